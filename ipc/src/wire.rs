@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod codec;
+pub mod refusal;
 pub mod upload;
 
 use codec::Postcard;

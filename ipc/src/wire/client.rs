@@ -2,7 +2,7 @@
 //! the daemon went away (restarted, idle exit, killed), and repeats only what may be repeated.
 
 use crate::rpc::{DeploydClient, Hello, ProxyClient};
-use crate::wire::transport;
+use crate::wire::{refusal, transport};
 use crate::{Code, Fault};
 use std::future::Future;
 use std::io;
@@ -173,6 +173,10 @@ impl<C: Client> Link<C> {
         match client.greet(context).await {
             Ok(Ok(hello)) => hello.check().map(|()| client).map_err(Connect::Final),
             Ok(Err(fault)) => Err(Connect::Final(fault)),
+            Err(RpcError::Server(error)) => Err(match refusal::decode(&error) {
+                Some(fault) => Connect::Final(fault),
+                None => Connect::Again(self.broken(&RpcError::Server(error))),
+            }),
             // Accepted and closed: the daemon is on its way out, the next one will answer.
             Err(error) => Err(Connect::Again(self.broken(&error))),
         }

@@ -3,12 +3,11 @@
 use super::call::{Call, Rest};
 use crate::authz::Peer;
 use futures::{SinkExt, StreamExt};
-use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tarpc::{Response, ServerError};
+use tarpc::Response;
 use temps_ipc::Fault;
-use temps_ipc::wire::transport;
+use temps_ipc::wire::{refusal, transport};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -47,8 +46,7 @@ impl Default for Strangers {
 impl Strangers {
     /// Answers the first request of `stream` with `fault` and closes it.
     ///
-    /// The answer is a tarpc server error of kind `PermissionDenied`, since the type of a real answer
-    /// depends on the method: what happened in its first line, what to do in the others.
+    /// The type of a real answer depends on the method, so it is a [`refusal`].
     pub(super) async fn refuse(&self, stream: UnixStream, peer: Peer, fault: Fault) {
         self.log(peer, &fault);
         if let Ok(_place) = self.places.try_acquire() {
@@ -75,11 +73,9 @@ async fn answer(stream: UnixStream, fault: &Fault) {
     let mut transport = transport::<Call<Rest>, Response<()>>(stream);
     while let Some(Ok(call)) = transport.next().await {
         if let Call::Request { id, .. } = call {
-            let detail = format!("{}\n{}", fault.what, fault.hint);
-            let error = ServerError::new(io::ErrorKind::PermissionDenied, detail);
             let response = Response {
                 request_id: id,
-                message: Err(error),
+                message: Err(refusal::encode(fault)),
             };
             let _ = transport.send(response).await;
             return;
