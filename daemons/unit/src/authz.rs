@@ -3,8 +3,7 @@
 //! The kernel says who connected (`SO_PEERCRED`); it is asked before the first byte is read. A
 //! caller has exactly one [`Role`], and each method of a service states which roles may call it.
 //! On an installed system operators are root and the members of a group; under `temps up` the
-//! user who started it, and nobody else: root too would be a stranger there, were it not able to
-//! become that user anyway.
+//! user who started it, and nobody else; root too is asked to become that user first.
 
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
@@ -62,12 +61,12 @@ impl fmt::Display for Peer {
 /// What a caller is to this system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// May do what an administrator may: root, the operators' group, the owner of `temps up`.
+    /// May do what an administrator may: root (as which temps-deployd runs), the operators' group,
+    /// the owner of `temps up`.
     Operator,
-    /// temps-proxy.
+    /// temps-proxy on an installed system. Under `temps up` it is an operator like everything else
+    /// of that user, so a method for the proxy allows operators too.
     Proxy,
-    /// temps-deployd.
-    Deployd,
 }
 
 impl fmt::Display for Role {
@@ -75,7 +74,6 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Role::Operator => "an operator",
             Role::Proxy => "temps-proxy",
-            Role::Deployd => "temps-deployd",
         })
     }
 }
@@ -110,7 +108,7 @@ impl Policy {
         }
     }
 
-    /// The policy of `temps up`: only `uid`, with every role an operator has.
+    /// The policy of `temps up`: `uid` operates, everybody else is refused.
     pub fn only_uid(uid: u32) -> Self {
         Self::of(Owner::User(uid))
     }

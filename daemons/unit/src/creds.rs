@@ -4,12 +4,13 @@
 //! memory they are a [`Secret`], which does not print itself and is overwritten when dropped.
 
 use crate::dirs::own_uid;
-use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
+use nix::fcntl::OFlag;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 /// systemd limits all credentials of a unit to 1 MiB; nothing of ours comes near.
@@ -155,25 +156,22 @@ fn create_key(path: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
+    // The process id keeps two processes apart, the number two threads.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
-    // The process id keeps two processes apart, and threads race for the file by `create_new`.
-    temporary.push(format!(".{}.new", std::process::id()));
+    temporary.push(format!(".{}-{number}.new", std::process::id()));
     let temporary = directory.join(temporary);
     let written = write_key(&temporary, key.as_ref()).and_then(|()| {
-        match renameat2(
-            AT_FDCWD,
-            &temporary,
-            AT_FDCWD,
-            path,
-            RenameFlags::RENAME_NOREPLACE,
-        ) {
+        // A link, unlike a rename, never replaces.
+        match std::fs::hard_link(&temporary, path) {
             // Somebody was faster: theirs is the key.
-            Err(nix::Error::EEXIST) | Ok(()) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => linked,
         }
     });
-    // Gone already if it was renamed.
+    // A leftover is in nobody's way, and as private as the key.
     let _ = std::fs::remove_file(&temporary);
     written?;
     File::open(directory)?.sync_all()
@@ -261,6 +259,23 @@ mod tests {
             1,
             "nothing is left over"
         );
+    }
+
+    #[test]
+    fn all_who_ask_at_once_get_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret.key");
+        let keys: Vec<Secret> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| key_file(&path).unwrap()))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

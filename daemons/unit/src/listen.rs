@@ -78,15 +78,12 @@ pub enum ListenError {
     Threads,
 }
 
-/// The raw variables of the protocol, apart from the process environment.
+/// The variables of the protocol, apart from the process environment.
 #[derive(Debug, Clone, Default)]
-pub struct Handover {
-    /// `LISTEN_PID`
-    pub pid: Option<String>,
-    /// `LISTEN_FDS`
-    pub fds: Option<String>,
-    /// `LISTEN_FDNAMES`
-    pub names: Option<String>,
+struct Handover {
+    pid: Option<String>,
+    fds: Option<String>,
+    names: Option<String>,
 }
 
 /// Sockets that were passed to this process and are not taken yet.

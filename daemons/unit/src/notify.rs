@@ -11,6 +11,25 @@ pub use receive::{Notification, NotifyMessage, Receiver, ReceiverError};
 use sd_notify::NotifyState;
 use std::time::Duration;
 
+/// What the service manager tells this process and nobody it starts: to be removed from the
+/// environment of every child that is not itself a daemon of ours. An app that kept `NOTIFY_SOCKET`
+/// could declare the daemon ready, and one that kept `CREDENTIALS_DIRECTORY` would know where to look.
+pub const MANAGER_VARIABLES: [&str; 13] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "CREDENTIALS_DIRECTORY",
+    "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "CACHE_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "JOURNAL_STREAM",
+    "INVOCATION_ID",
+];
+
 /// The first request can be answered (`READY=1`). Also ends a reload.
 pub fn ready() {
     send(&[NotifyState::Ready]);

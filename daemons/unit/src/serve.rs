@@ -154,6 +154,7 @@ impl<Make> Door<Make> {
         let Some(Ok(slot)) = self.shutdown.run_until_cancelled(wait).await else {
             return Ok(None);
         };
+        let mut reported = false;
         loop {
             let error = match self.shutdown.run_until_cancelled(listener.accept()).await {
                 None => return Ok(None),
@@ -167,7 +168,9 @@ impl<Make> Door<Make> {
                     return Err(error.into());
                 }
                 Ok(error) => {
-                    tracing::warn!(%error, "connections cannot be accepted at the moment");
+                    if !std::mem::replace(&mut reported, true) {
+                        tracing::warn!(%error, "connections cannot be accepted at the moment");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 Err(error) => return Err(error),

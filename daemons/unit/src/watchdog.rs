@@ -57,9 +57,9 @@ impl Watchdog {
         }
     }
 
-    /// Pings until `shutdown` ends and the process with it: a drain is watched too.
+    /// Pings until `stop` is cancelled.
     ///
-    /// Returns when `stop` is cancelled; to be run as a critical task.
+    /// `stop` is not the shutdown token: a drain is watched too, so it is cancelled after it.
     pub async fn run(self, stop: CancellationToken) {
         self.run_with(stop, notify::watchdog).await;
     }

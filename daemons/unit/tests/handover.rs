@@ -10,11 +10,18 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 use temps_unit::listen::pass::{self, Program};
 use temps_unit::listen::{ListenError, Listeners};
+use temps_unit::notify::{self, NotifyMessage, Receiver};
 
-const TESTS: [(&str, fn()); 3] = [
+const TESTS: [(&str, fn()); 4] = [
+    (
+        "a_daemon_tells_its_supervisor_how_it_is",
+        a_daemon_tells_its_supervisor_how_it_is,
+    ),
     (
         "a_child_adopts_its_sockets_by_name",
         a_child_adopts_its_sockets_by_name,
@@ -37,6 +44,14 @@ fn main() -> ExitCode {
     }
     if name == "temps-daemon" {
         return daemon();
+    }
+    if name == "temps-notifier" {
+        notify::status("3 routes\nnot shown");
+        notify::ready();
+        notify::extend_timeout(Duration::from_secs(7));
+        notify::reloading();
+        notify::stopping();
+        return ExitCode::SUCCESS;
     }
     let has = |flag: &str| args.iter().any(|arg| arg == flag);
     if has("--list") {
@@ -140,8 +155,36 @@ fn children_started_at_once_get_only_their_own_sockets() {
     }
 }
 
+fn a_daemon_tells_its_supervisor_how_it_is() {
+    use NotifyMessage::{ExtendTimeout, Ready, Reloading, Status, Stopping};
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut receiver = Receiver::bind(dir.path().join("notify")).unwrap();
+        let mut child = Command::new(program().path)
+            .arg0("temps-notifier")
+            .env("NOTIFY_SOCKET", receiver.path())
+            .spawn()
+            .unwrap();
+        for expected in [
+            Status("3 routes".to_owned()),
+            Ready,
+            ExtendTimeout(Duration::from_secs(7)),
+            Reloading,
+            Stopping,
+        ] {
+            let waited = tokio::time::timeout(Duration::from_secs(10), receiver.recv());
+            let got = waited.await.unwrap().unwrap();
+            assert_eq!((got.pid, got.messages), (child.id(), vec![expected]));
+        }
+        assert!(child.wait().unwrap().success());
+    });
+}
+
 fn a_child_without_sockets_says_what_to_do() {
-    use std::os::unix::process::CommandExt;
     let output = Command::new(program().path)
         .arg0("temps-daemon")
         .output()

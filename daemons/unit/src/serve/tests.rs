@@ -297,3 +297,25 @@ async fn a_refused_client_gives_up_at_once_with_the_fault() {
     assert_eq!(fault.code, temps_ipc::Code::Denied);
     service.stop().await;
 }
+
+#[tokio::test]
+async fn requests_over_the_limit_of_a_connection_are_refused_and_the_rest_served() {
+    let limits = Limits {
+        requests: 1,
+        ..Limits::default()
+    };
+    let service = service(Policy::only_uid(Peer::own().uid), limits);
+    let client = service.client().await;
+    let slow = tokio::spawn({
+        let client = client.clone();
+        async move { ask(&client, "sleep").await }
+    });
+    service.until_started(1).await;
+    assert!(matches!(
+        ask(&client, "ping").await,
+        Err(RpcError::Server(_))
+    ));
+    slow.await.unwrap().unwrap();
+    ask(&client, "ping").await.unwrap();
+    service.stop().await;
+}
