@@ -319,3 +319,43 @@ async fn requests_over_the_limit_of_a_connection_are_refused_and_the_rest_served
     ask(&client, "ping").await.unwrap();
     service.stop().await;
 }
+
+#[tarpc::service]
+trait Greeter {
+    async fn greet(name: String) -> Result<String, Fault>;
+}
+
+#[derive(Clone)]
+struct Rpc(Role);
+
+impl Greeter for Rpc {
+    async fn greet(self, _: Context, name: String) -> Result<String, Fault> {
+        Ok(format!("{} greets {name}", self.0))
+    }
+}
+
+#[tokio::test]
+async fn a_generated_service_is_served_as_the_documentation_shows() {
+    use tarpc::server::Serve;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rpc.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(serve_rpc(
+        listener,
+        Policy::only_uid(Peer::own().uid),
+        Limits::default(),
+        Idle::never(),
+        shutdown.clone(),
+        move |_peer, role| {
+            let service = Rpc(role).serve();
+            move |context, request| service.clone().serve(context, request)
+        },
+    ));
+    let stream = UnixStream::connect(&path).await.unwrap();
+    let client = GreeterClient::new(client::Config::default(), transport(stream)).spawn();
+    let answer = client.greet(context::current(), "temps".to_owned()).await;
+    assert_eq!(answer.unwrap().unwrap(), "an operator greets temps");
+    shutdown.cancel();
+    serving.await.unwrap().unwrap();
+}
