@@ -1,0 +1,4 @@
+//! The adapters behind the ports of [`crate::port`].
+
+pub mod process;
+mod procfs;
