@@ -1,5 +1,9 @@
 //! The sample apps of tests/apps, made ready to deploy.
 
+mod running;
+
+pub use running::Running;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +35,16 @@ impl App {
             .path()
             .to_str()
             .expect("the directory was named by us, in ASCII")
+    }
+}
+
+impl App {
+    /// Runs it directly, on a free port of 127.0.0.1, as `release`. It may not listen yet.
+    ///
+    /// # Errors
+    /// What would run it is missing.
+    pub fn start(self, release: &str) -> Result<Running> {
+        Running::start(self, release)
     }
 }
 
@@ -67,31 +81,4 @@ pub fn root() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_app_carries_its_variant_and_version() {
-        let app = make("python", "slow-start:2", "v7").expect("it is made");
-        let read = |name| std::fs::read_to_string(app.path().join(name)).expect("it is there");
-        assert_eq!(read("variant"), "slow-start:2\n");
-        assert_eq!(read("version"), "v7\n");
-        assert_eq!(read("Procfile"), "web: python3 app.py\n");
-    }
-
-    #[test]
-    fn the_page_of_a_static_site_names_its_version() {
-        let app = make("static", "healthy", "v8").expect("it is made");
-        let page = std::fs::read_to_string(app.path().join("index.html")).expect("a page");
-        assert!(page.contains("v8") && !page.contains("@VERSION@"), "{page}");
-    }
-
-    #[test]
-    fn what_does_not_exist_is_refused_with_its_name() {
-        let error = make("python", "sleepy", "v1").expect_err("no such variant");
-        assert!(
-            format!("{error:#}").contains("no variant 'sleepy'"),
-            "{error:#}"
-        );
-    }
-}
+mod tests;

@@ -45,7 +45,8 @@ const DROP_LIMIT: Duration = Duration::from_secs(5);
 pub struct Options {
     /// The program, instead of `$TEMPS_BIN` or the one cargo built.
     pub program: Option<PathBuf>,
-    /// An existing state directory, to start again over; the caller keeps it.
+    /// An existing state directory, to start again over; the caller keeps it, and drops the
+    /// instance that used it before, which would take this one's apps for its own.
     pub state: Option<PathBuf>,
     /// More environment for `temps up`, and so for its daemons.
     pub env: Vec<(String, String)>,
@@ -225,7 +226,7 @@ impl Temps {
     pub fn daemon_pid(&self, name: &str) -> Option<i32> {
         let name = format!("temps-{name}");
         let all = process::all();
-        let ours = process::descendants(&all, self.pid());
+        let ours = self.descendants(&all);
         all.iter()
             .filter(|process| process.name() == name && process.state != 'Z')
             .find(|process| ours.contains(&process.pid) || self.carries_runtime_dir(process))
@@ -248,7 +249,7 @@ impl Temps {
     /// runtime directory, or run a release of its own. Zombies do not count.
     pub fn leftovers(&self) -> Vec<Process> {
         let all = process::all();
-        let ours = process::descendants(&all, self.pid());
+        let ours = self.descendants(&all);
         let me = i32::try_from(std::process::id()).ok();
         all.into_iter()
             .filter(|process| process.pid != self.pid() && Some(process.pid) != me)
@@ -283,6 +284,17 @@ impl Temps {
     pub fn kill_supervisor(&mut self) -> Result<()> {
         self.child.kill().context("kill -9")?;
         self.child.wait().context("wait").map(drop)
+    }
+
+    /// None once the supervisor was waited for: its pid may be another's by then.
+    fn descendants(&self, all: &[Process]) -> Vec<i32> {
+        let me = i32::try_from(std::process::id()).ok();
+        let is_ours = |process: &Process| process.pid == self.pid() && Some(process.parent) == me;
+        if all.iter().any(is_ours) {
+            process::descendants(all, self.pid())
+        } else {
+            Vec::new()
+        }
     }
 
     fn carries_runtime_dir(&self, process: &Process) -> bool {
