@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -19,6 +19,8 @@ pub struct Process {
     pub environment: HashMap<String, String>,
     /// Ends in ` (deleted)` if the directory is gone.
     pub directory: Option<PathBuf>,
+    /// What its descriptors lead to; `socket:[1]` and the like are among them.
+    pub files: Vec<PathBuf>,
 }
 
 impl Process {
@@ -26,6 +28,12 @@ impl Process {
     pub fn name(&self) -> &str {
         let name = self.argv.first().map_or("", String::as_str);
         name.rsplit('/').next().unwrap_or(name)
+    }
+
+    /// Whether it works in `directory` or has a file below it open.
+    pub fn uses(&self, directory: &Path) -> bool {
+        let mut paths = self.directory.iter().chain(&self.files);
+        paths.any(|path| path.starts_with(directory))
     }
 }
 
@@ -79,6 +87,8 @@ fn read(pid: i32) -> Option<Process> {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+    let descriptors = descriptors.into_iter().flatten().flatten();
     Some(Process {
         pid,
         parent,
@@ -86,6 +96,9 @@ fn read(pid: i32) -> Option<Process> {
         argv: words("cmdline"),
         environment,
         directory,
+        files: descriptors
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .collect(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The real binary: `temps up` in directories of its own, and the operator's commands against it.
 //!
-//! Dropping a [`Temps`] ends everything it started: the supervisor's process group, its
-//! descendants, and processes that carry its runtime directory or a release of its own.
+//! Dropping a [`Temps`] ends everything it started: the supervisor's process group and what
+//! [`Temps::leftovers`] finds.
 
 mod deployed;
 mod ready;
@@ -166,9 +166,8 @@ impl Temps {
                 .map(|argument| argument.as_ref().to_owned()),
         );
         all.push(OsString::from("--json"));
-        let deployed = Deployed::parse(self.run(all)?)?;
-        self.releases().insert(deployed.release.clone());
-        Ok(deployed)
+        // `run` has kept the release's name.
+        Deployed::parse(self.run(all)?)
     }
 
     /// Where HTTP is served.
@@ -246,11 +245,16 @@ impl Temps {
     }
 
     /// Every process of this instance but the supervisor: those that descend from it, carry its
-    /// runtime directory, or run a release of its own. Zombies do not count.
+    /// runtime directory, run a release that a command named, or work in its state directory or
+    /// have a file there open. Zombies do not count.
     pub fn leftovers(&self) -> Vec<Process> {
         let all = process::all();
         let ours = self.descendants(&all);
         let me = i32::try_from(std::process::id()).ok();
+        let state = self
+            .state
+            .canonicalize()
+            .unwrap_or_else(|_| self.state.clone());
         all.into_iter()
             .filter(|process| process.pid != self.pid() && Some(process.pid) != me)
             .filter(|process| process.state != 'Z')
@@ -258,6 +262,7 @@ impl Temps {
                 ours.contains(&process.pid)
                     || self.carries_runtime_dir(process)
                     || self.runs_a_release(process)
+                    || process.uses(&state)
             })
             .collect()
     }
@@ -303,13 +308,8 @@ impl Temps {
     }
 
     fn runs_a_release(&self, process: &Process) -> bool {
-        process.environment.get(RELEASE).is_some_and(|release| {
-            let is_in_state = process
-                .directory
-                .as_ref()
-                .is_some_and(|path| path.starts_with(&self.state));
-            is_in_state || self.releases().contains(release)
-        })
+        let release = process.environment.get(RELEASE);
+        release.is_some_and(|release| self.releases().contains(release))
     }
 
     /// Keeps the releases that a command named, so that what runs them is known as ours.

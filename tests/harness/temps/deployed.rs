@@ -1,7 +1,7 @@
 //! What `temps deploy --json` ends with.
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::command::Output;
 
@@ -9,6 +9,8 @@ use crate::command::Output;
 #[derive(Debug, Clone, Deserialize)]
 pub struct Deployed {
     pub app: String,
+    /// Empty if it came to none, as when the build failed.
+    #[serde(deserialize_with = "empty_if_null", default)]
     pub release: String,
     pub url: Option<String>,
     /// `live`, `refused` or `rolled_back`.
@@ -74,6 +76,10 @@ impl Deployed {
     }
 }
 
+fn empty_if_null<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    Option::deserialize(value).map(Option::unwrap_or_default)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +105,15 @@ mod tests {
             assert_eq!((&*deployed.release, deployed.exit), ("rel_1", 1));
             assert!(deployed.live().is_err());
         }
+    }
+
+    #[test]
+    fn a_deployment_may_end_without_a_release() {
+        let text = r#"{"app":"a","release":null,"url":null,"status":"refused","reason":"build"}"#;
+        assert_eq!(
+            Deployed::parse(output(text)).expect("an outcome").release,
+            ""
+        );
     }
 
     #[test]

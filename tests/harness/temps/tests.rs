@@ -26,7 +26,9 @@ mkdir -p $state
 echo starting; echo a log line >&2
 cp $(command -v sleep) $state/temps-deployd
 $state/temps-deployd 300 &
-(cd $state && env -i TEMPS_RELEASE=rel_a setsid sleep 300) &
+(cd $state && env -i MARK=1 setsid sleep 300) &
+(cd / && exec env -i MARK=2 setsid sleep 300) >$state/lock &
+(cd / && exec env -i MARK=3 TEMPS_RELEASE=rel_abc setsid sleep 300) &
 trap 'exit 7' TERM
 echo ready http=http://127.0.0.1:81 https=https://127.0.0.1:444 state=$state
 while :; do sleep 0.05; done";
@@ -56,27 +58,30 @@ fn an_instance_is_known_by_its_ports_daemons_and_leftovers() {
     assert_eq!(temps.host("shop"), "shop.localhost:81");
     assert!(temps.log().contains("a log line"));
 
-    let output = temps.run(["app", "list"]).expect("it runs");
+    let output = temps.run(["app", "show", "rel_abc"]).expect("it runs");
     assert_eq!(output.status, 4);
-    assert_eq!(
-        output.stdout,
-        format!("{} app list\n", temps.runtime_dir().display())
-    );
+    let said = format!("{} app show rel_abc\n", temps.runtime_dir().display());
+    assert_eq!(output.stdout, said);
 
     let daemon = wait_for(|| temps.daemon_pid("deployd"));
     assert_eq!(temps.daemon_pid("proxy"), None);
-    let escaped = |process: &Process| process.environment.contains_key("TEMPS_RELEASE");
-    wait_for(|| temps.leftovers().iter().any(escaped).then_some(()));
+    let escaped = |process: &Process| process.environment.contains_key("MARK");
+    // One works in the state directory, one has a file there open, one runs a known release.
+    let all_escaped = || {
+        temps
+            .leftovers()
+            .iter()
+            .filter(|process| escaped(process))
+            .count()
+            == 3
+    };
+    wait_for(|| all_escaped().then_some(()));
     assert_eq!(temps.kill_daemon("deployd").expect("it runs"), daemon);
     wait_for(|| temps.daemon_pid("deployd").is_none().then_some(()));
 
     assert_eq!(temps.stop().expect("it ends"), 7);
     let left = temps.leftovers();
-    assert_eq!(
-        left.iter().filter(|process| escaped(process)).count(),
-        1,
-        "{left:?}"
-    );
+    assert!(left.len() == 3 && left.iter().all(escaped), "{left:?}");
     drop(temps);
     assert!(left.iter().all(|process| !alive(process.pid)), "{left:?}");
 }
