@@ -40,6 +40,7 @@ RELEASE = os.environ.get("TEMPS_RELEASE") or "unknown"
 
 started = time.monotonic()
 draining = threading.Event()
+server = None
 in_flight = 0
 quiet = threading.Condition()
 websockets = {}
@@ -249,12 +250,11 @@ def leave_after(seconds):
     os._exit(1)
 
 
-def stop(server):
+def stop():
     draining.set()
-    if server is None:
-        os._exit(0)
-    # Not from serve_forever's own thread, and never waited for: only requests hold the stop up.
-    threading.Thread(target=lambda: (server.shutdown(), server.server_close()), daemon=True).start()
+    if server is not None:
+        # Never waited for: only requests hold the stop up.
+        threading.Thread(target=lambda: (server.shutdown(), server.server_close()), daemon=True).start()
     with quiet:
         quiet.wait_for(lambda: in_flight == 0, timeout=DRAIN_SECONDS)
     for handler, lock in list(websockets.items()):
@@ -268,50 +268,42 @@ def stop(server):
 
 
 def serve():
+    global server
     if VARIANT == "crash":
         time.sleep(SECONDS)
         raise RuntimeError("cannot reach the database: this release is made to crash")
-    if VARIANT == "fork":
-        # One child in our process group, and one that escapes it; neither is ended by us.
-        sleeper = [sys.executable, "-c", "import time; time.sleep(3600)"]
-        subprocess.Popen(sleeper)
-        subprocess.Popen(sleeper, start_new_session=True)
     if VARIANT == "slow-start":
         time.sleep(SECONDS)
     host, port = os.environ.get("HOST") or "127.0.0.1", int(os.environ.get("PORT") or 8080)
     server = Server((host, 0 if VARIANT == "wrong-port" else port), Handler)
     print(f"python {VERSION} ({VARIANT}) listens on {host}:{server.server_port}", flush=True)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     if VARIANT == "dies":
         threading.Thread(target=leave_after, args=(SECONDS,), daemon=True).start()
-    return server
+    server.serve_forever(0.05)
 
 
-class Stop(BaseException):
-    """Raised in the main thread by SIGTERM and SIGINT."""
-
-
-def raise_stop(*_):
-    # A second signal must not interrupt the drain.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise Stop
-
-
-def main():
-    signal.signal(signal.SIGTERM, raise_stop)
-    signal.signal(signal.SIGINT, raise_stop)
-    server = None
+def serve_or_leave():
     try:
-        server = serve()
-        while True:
-            signal.pause()
-    except Stop:
-        stop(server)
-    except Exception:
+        serve()
+    except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(3)
+
+
+def main():
+    if VARIANT == "fork":
+        # One child in our process group, and one that escapes it; neither is ended by us.
+        sleeper = [sys.executable, "-c", "import time; time.sleep(3600)"]
+        subprocess.Popen(sleeper)
+        subprocess.Popen(sleeper, start_new_session=True)
+    # Blocked in every thread and waited for in this one: a handler could run just before the call
+    # that waits, and the signal be lost.
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    threading.Thread(target=serve_or_leave, daemon=True).start()
+    signal.sigwait(stops)
+    stop()
 
 
 if __name__ == "__main__":
