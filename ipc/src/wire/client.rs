@@ -120,7 +120,7 @@ impl<C: Client> Link<C> {
         let deadline = Instant::now() + patience;
         let mut pause = FIRST_PAUSE;
         loop {
-            let failure = match self.connected(deadline).await {
+            let failure = match self.connected(repeat, deadline).await {
                 Ok((number, client)) => {
                     let mut context = context::current();
                     context.deadline = deadline;
@@ -149,13 +149,27 @@ impl<C: Client> Link<C> {
     }
 
     /// The current connection, or a new one that has said hello.
-    async fn connected(&self, deadline: Instant) -> Result<(u64, C), Connect> {
+    ///
+    /// Before a request that must not be repeated, a connection that was used before says hello
+    /// again: the daemon may have ended while it was idle, and then nothing was sent.
+    async fn connected(&self, repeat: Repeat, deadline: Instant) -> Result<(u64, C), Connect> {
         // Held over the connect, so that callers share one connection instead of racing.
         let mut current = self.current.lock().await;
-        if let Some((number, client)) = current.as_ref() {
-            return Ok((*number, client.clone()));
-        }
         let limit = HELLO_TIME.min(deadline.saturating_duration_since(Instant::now()));
+        if let Some((number, client)) = current.as_ref() {
+            let alive = match repeat {
+                Repeat::Idempotent => true,
+                Repeat::Never => {
+                    let mut context = context::current();
+                    context.deadline = Instant::now() + limit;
+                    matches!(client.greet(context).await, Ok(Ok(_)))
+                }
+            };
+            if alive {
+                return Ok((*number, client.clone()));
+            }
+        }
+        *current = None;
         let greeted = tokio::time::timeout(limit, self.greet(limit)).await;
         let client = greeted.map_err(|_| Connect::Again(self.silent(limit)))??;
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
