@@ -166,4 +166,31 @@ mod tests {
         let volume = serde_json::json!({"Name": "v", "Labels": {"sh.temps.app": "shop"}});
         assert_eq!(thing("volume", &volume).expect("ours").id, "v");
     }
+
+    #[test]
+    fn what_is_named_in_a_label_is_found_and_removed_and_nothing_else() {
+        if let Err(reason) = available() {
+            eprintln!("SKIPPED: {reason}");
+            return;
+        }
+        let name = |which: &str| format!("temps-harness-{}-{which}", std::process::id());
+        let (first, second) = (name("first"), name("second"));
+        for name in [&first, &second] {
+            let label = format!("sh.temps.release={name}");
+            let made = docker(&["network", "create", "--label", &label, name]);
+            made.and_then(Output::success).expect("a network");
+        }
+        let left = || -> Vec<String> {
+            let ours = things().expect("the engine answers").into_iter();
+            ours.filter_map(|mut thing| thing.labels.remove("sh.temps.release"))
+                .filter(|value| [&first, &second].contains(&value))
+                .collect()
+        };
+        assert_eq!(left().len(), 2);
+        assert!(counts().expect("the engine answers").networks >= 2);
+        remove(std::slice::from_ref(&first)).expect("the engine answers");
+        assert_eq!(left(), [second.as_str()]);
+        remove(std::slice::from_ref(&second)).expect("the engine answers");
+        assert!(left().is_empty());
+    }
 }
