@@ -1,0 +1,3 @@
+//! The ports, for real.
+
+pub mod deployd;

@@ -1,0 +1,446 @@
+//! The process: sockets adopted, parts put together, ready, served, drained.
+//!
+//! ```text
+//! adopt -> configuration -> stored routes, authority -> accepting -> READY=1
+//!   SIGTERM: stop accepting -> drain (see http::live) -> the rest is cut -> exit 0
+//!   SIGHUP:  timeouts and header limit are read again
+//!   a critical task ends: exit 70, and the manager starts us again
+//! ```
+
+use crate::adapter::deployd::Deployd;
+use crate::config::{self as settings, Settings};
+use crate::engine::Engine;
+use crate::engine::watch::{self, Rhythm};
+use crate::event;
+use crate::http::app::App;
+use crate::http::front::{Front, Scheme};
+use crate::http::live::Live;
+use crate::port::Alarm;
+use crate::rpc::Rpc;
+use crate::spool::Spool;
+use crate::status::Status;
+use crate::store::Store;
+use crate::tls;
+use crate::tls::authority::Authority;
+use crate::tls::certificates::Certificates;
+use arc_swap::ArcSwap;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tarpc::server::Serve as _;
+use temps_ipc::rpc::Proxy as _;
+use temps_ipc::types::Timestamp;
+use temps_unit::authz::Policy;
+use temps_unit::dirs::{self, Dirs};
+use temps_unit::exit::Exit;
+use temps_unit::idle::Idle;
+use temps_unit::listen::Listeners;
+use temps_unit::serve::{Limits as RpcLimits, serve_rpc};
+use temps_unit::shutdown::{Reloads, Signals};
+use temps_unit::task::Supervisor;
+use temps_unit::watchdog::Watchdog;
+use temps_unit::{config, journal, notify};
+use tokio_util::sync::CancellationToken;
+
+/// Names of the sockets: the first two are TCP, one at least is needed; `…6` for a second family.
+pub const HTTP: [&str; 2] = ["http", "http6"];
+/// See [`HTTP`].
+pub const HTTPS: [&str; 2] = ["https", "https6"];
+/// The control socket (Unix), always needed.
+pub const CONTROL: &str = "control";
+
+/// Memory per thread that waits for the disk is small, but not nothing.
+const DISK_THREADS: usize = 32;
+
+/// How long tasks that are not requests may take to end.
+const WIND_UP: Duration = Duration::from_secs(2);
+
+/// What the daemon needs before it can run.
+#[derive(Debug)]
+pub struct Start {
+    /// Plain listeners.
+    pub http: Vec<TcpListener>,
+    /// TLS listeners.
+    pub https: Vec<TcpListener>,
+    /// The control socket.
+    pub control: UnixListener,
+    /// The configuration.
+    pub settings: Settings,
+    /// The state directory.
+    pub state: PathBuf,
+}
+
+/// Runs the daemon.
+pub fn main() -> ExitCode {
+    // Before any thread exists, as adoption asks for.
+    let listeners = Listeners::adopt();
+    journal::init("temps-proxy");
+    let start = match listeners
+        .map_err(|error| (Exit::Usage, error.to_string()))
+        .and_then(prepare)
+    {
+        Ok(start) => start,
+        Err((exit, problem)) => return fail(exit, &problem),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(start.settings.threads())
+        .max_blocking_threads(DISK_THREADS)
+        .thread_name("proxy")
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(run(start));
+            // What is left is upgraded or past the deadline.
+            runtime.shutdown_background();
+            exit.into()
+        }
+        Err(problem) => fail(Exit::Internal, &problem),
+    }
+}
+
+fn fail(exit: Exit, problem: &dyn std::fmt::Display) -> ExitCode {
+    tracing::error!("{problem}");
+    notify::status(&format!("failed: {problem}"));
+    exit.into()
+}
+
+type Failed = (Exit, String);
+
+fn prepare(mut listeners: Listeners) -> Result<Start, Failed> {
+    let usage = |error: temps_unit::listen::ListenError| (Exit::Usage, error.to_string());
+    let mut take = |names: [&str; 2]| {
+        let there: Vec<&str> = names
+            .into_iter()
+            .filter(|name| listeners.names().any(|n| n == *name))
+            .collect();
+        there
+            .into_iter()
+            .map(|name| listeners.take_tcp(name))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let http = take(HTTP).map_err(usage)?;
+    let https = take(HTTPS).map_err(usage)?;
+    let control = listeners.take_unix(CONTROL).map_err(usage)?;
+    listeners.finish().map_err(usage)?;
+    if http.is_empty() && https.is_empty() {
+        let problem = format!("no socket named {} or {} was passed", HTTP[0], HTTPS[0]);
+        return Err((Exit::Usage, problem));
+    }
+    let configured = |error: &dyn std::fmt::Display| (Exit::Config, error.to_string());
+    let settings =
+        config::load(settings::NAME, &config::directories()).map_err(|error| configured(&error))?;
+    let dirs = Dirs::from_env().map_err(|error| configured(&error))?;
+    let state = dirs.state().map_err(|error| configured(&error))?.to_owned();
+    Ok(Start {
+        http,
+        https,
+        control,
+        settings,
+        state,
+    })
+}
+
+async fn run(start: Start) -> Exit {
+    match Signals::install() {
+        Ok(signals) => {
+            let alarm = Deployd::new(&start.settings.deployd_socket);
+            serve(
+                start,
+                Arc::new(alarm),
+                signals.shutdown,
+                Some(signals.reloads),
+            )
+            .await
+        }
+        Err(problem) => {
+            tracing::error!("{problem}");
+            Exit::Internal
+        }
+    }
+}
+
+/// Everything that is shared.
+struct Parts {
+    engine: Arc<Engine>,
+    live: Arc<Live>,
+    certificates: Arc<Certificates>,
+    front: Arc<Front>,
+    status: Arc<Status>,
+    timeouts: Arc<ArcSwap<settings::Timeouts>>,
+    header_bytes: Arc<ArcSwap<usize>>,
+}
+
+/// Serves until `shutdown`, then drains. For the daemon and for tests.
+pub async fn serve(
+    start: Start,
+    alarm: Arc<dyn Alarm>,
+    shutdown: CancellationToken,
+    reloads: Option<Reloads>,
+) -> Exit {
+    let supervisor = Supervisor::new(shutdown.clone());
+    let watchdog = Watchdog::from_env();
+    let settings = start.settings.clone();
+    // Ends after the drain: what requests still need is kept until then.
+    let over = CancellationToken::new();
+    let spool = spool(&start, &supervisor, &over);
+    let parts = match parts(&start, spool).await {
+        Ok(parts) => parts,
+        Err((exit, problem)) => {
+            tracing::error!("{problem}");
+            notify::status(&format!("failed: {problem}"));
+            return exit;
+        }
+    };
+    if let Err(problem) = doors(start, &parts, &supervisor, &watchdog, &shutdown) {
+        tracing::error!("{problem}");
+        return Exit::Internal;
+    }
+    let rhythm = Rhythm {
+        check: settings.probes.routed,
+        alarm: settings.probes.report,
+    };
+    let heartbeat = watchdog.register("watch");
+    let watching = watch::run(Arc::clone(&parts.engine), alarm, rhythm, move || {
+        heartbeat.beat()
+    });
+    supervisor.critical("watch", until(over.clone(), watching));
+    let following = Arc::clone(&parts.certificates).follow();
+    supervisor.critical("certificates", until(over.clone(), following));
+    supervisor.critical("watchdog", until(over.clone(), watchdog.run(over.clone())));
+    supervisor.critical(
+        "status",
+        until(
+            over.clone(),
+            tell(Arc::clone(&parts.engine), Arc::clone(&parts.status)),
+        ),
+    );
+    if let Some(reloads) = reloads {
+        let (timeouts, bytes) = (Arc::clone(&parts.timeouts), Arc::clone(&parts.header_bytes));
+        supervisor.critical(
+            "reload",
+            until(over.clone(), reload(reloads, timeouts, bytes)),
+        );
+    }
+    temps_unit::event!(
+        info,
+        event::STARTED,
+        routes = parts.engine.table().snapshot().routes.len(),
+        "the proxy serves"
+    );
+    notify::status(&parts.status.line());
+    notify::ready();
+
+    let exit = tokio::select! {
+        () = shutdown.cancelled() => Exit::Success,
+        // Somebody is told by the supervisor already; requests in flight still get their time.
+        _ = supervisor.failed() => Exit::Internal,
+    };
+    notify::stopping();
+    shutdown.cancel();
+    let cut = parts
+        .live
+        .drain(settings.fresh_grace, settings.drain_deadline)
+        .await;
+    over.cancel();
+    if let Err(names) = supervisor.drain(WIND_UP).await {
+        tracing::warn!(?names, "these did not end in time");
+    }
+    temps_unit::event!(
+        info,
+        event::DRAINED,
+        cut,
+        requests = parts.live.requests(),
+        "the proxy has drained"
+    );
+    exit
+}
+
+/// `task`, which never ends, until `over`.
+async fn until(
+    over: CancellationToken,
+    task: impl Future<Output = ()>,
+) -> Result<(), &'static str> {
+    match over.run_until_cancelled(task).await {
+        Some(()) => Err("it has nothing to end for"),
+        None => Ok(()),
+    }
+}
+
+fn spool(start: &Start, supervisor: &Supervisor, over: &CancellationToken) -> Spool {
+    if start.settings.spool.bytes == 0 {
+        return Spool::none();
+    }
+    let (spool, writer) = Spool::new(start.state.join("spool"), start.settings.spool.bytes);
+    let writing = writer.run(over.clone());
+    let over = over.clone();
+    supervisor.critical("spool", async move {
+        writing.await;
+        if over.is_cancelled() {
+            Ok(())
+        } else {
+            Err("it has nothing to end for")
+        }
+    });
+    spool
+}
+
+async fn parts(start: &Start, spool: Spool) -> Result<Parts, Failed> {
+    let settings = &start.settings;
+    let engine = Arc::new(Engine::new(Store::new(&start.state)));
+    let live = Arc::new(Live::default());
+    let certificates = {
+        let (engine, state) = (Arc::clone(&engine), start.state.clone());
+        let opened = tokio::task::spawn_blocking(move || open(engine, &state)).await;
+        Arc::new(opened.map_err(|error| (Exit::Internal, error.to_string()))??)
+    };
+    let tls = tls::server_config(Arc::clone(&certificates))
+        .map_err(|error| (Exit::Internal, error.to_string()))?;
+    let timeouts = Arc::new(ArcSwap::from_pointee(settings.timeouts));
+    let header_bytes = Arc::new(ArcSwap::from_pointee(settings.limits.header_bytes));
+    let app = App {
+        engine: Arc::clone(&engine),
+        live: Arc::clone(&live),
+        spool: spool.clone(),
+        timeouts: Arc::clone(&timeouts),
+    };
+    let front = Front::new(
+        app,
+        Arc::clone(&certificates),
+        tls,
+        &settings.limits,
+        Arc::clone(&header_bytes),
+        settings.threads(),
+    );
+    let status = Status {
+        engine: Arc::clone(&engine),
+        live: Arc::clone(&live),
+        certificates: Arc::clone(&certificates),
+        spool,
+        started_at: Timestamp::now(),
+        http: start
+            .http
+            .first()
+            .and_then(|listener| listener.local_addr().ok()),
+        https: start
+            .https
+            .first()
+            .and_then(|listener| listener.local_addr().ok()),
+    };
+    Ok(Parts {
+        engine,
+        live,
+        certificates,
+        front: Arc::new(front),
+        status: Arc::new(status),
+        timeouts,
+        header_bytes,
+    })
+}
+
+/// What is read from the state directory at the start. Blocks on the disk.
+fn open(engine: Arc<Engine>, state: &Path) -> Result<Certificates, Failed> {
+    let directory = state.join("certificates");
+    dirs::create_private(&directory).map_err(|error| (Exit::Config, error.to_string()))?;
+    engine.restore();
+    let authority = Authority::open(state).map_err(|error| (Exit::Config, error.to_string()))?;
+    Ok(Certificates::new(engine, authority, directory))
+}
+
+fn doors(
+    start: Start,
+    parts: &Parts,
+    supervisor: &Supervisor,
+    watchdog: &Watchdog,
+    shutdown: &CancellationToken,
+) -> std::io::Result<()> {
+    let http = start
+        .http
+        .into_iter()
+        .map(|listener| (listener, Scheme::Http));
+    let https = start
+        .https
+        .into_iter()
+        .map(|listener| (listener, Scheme::Https));
+    for (listener, scheme) in http.chain(https) {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let name = if scheme == Scheme::Http {
+            "http"
+        } else {
+            "https"
+        };
+        let alive = watchdog.register(name).ticker();
+        let front = Arc::clone(&parts.front);
+        supervisor.critical(
+            name,
+            front.accept(listener, scheme, alive, shutdown.clone()),
+        );
+    }
+    let policy = if start.settings.standalone {
+        Policy::only_uid(nix::unistd::geteuid().as_raw())
+    } else {
+        Policy::system()
+    };
+    let (engine, status, probes) = (
+        Arc::clone(&parts.engine),
+        Arc::clone(&parts.status),
+        start.settings.probes,
+    );
+    let limits = RpcLimits {
+        drain: start.settings.drain_deadline,
+        ..RpcLimits::default()
+    };
+    let control = serve_rpc(
+        start.control,
+        policy,
+        limits,
+        Idle::never(),
+        shutdown.clone(),
+        move |_, role| {
+            let service = Rpc::new(Arc::clone(&engine), Arc::clone(&status), probes, role).serve();
+            move |context, request| service.clone().serve(context, request)
+        },
+    );
+    supervisor.critical("control", control);
+    Ok(())
+}
+
+/// Keeps the manager's status line true.
+async fn tell(engine: Arc<Engine>, status: Arc<Status>) {
+    let mut generations = engine.generations();
+    while generations.changed().await.is_ok() {
+        notify::status(&status.line());
+    }
+}
+
+async fn reload(
+    mut reloads: Reloads,
+    timeouts: Arc<ArcSwap<settings::Timeouts>>,
+    header_bytes: Arc<ArcSwap<usize>>,
+) {
+    loop {
+        reloads.next().await;
+        notify::reloading();
+        let read = tokio::task::spawn_blocking(|| {
+            config::load::<Settings>(settings::NAME, &config::directories())
+        });
+        match read.await {
+            Ok(Ok(fresh)) => {
+                timeouts.store(Arc::new(fresh.timeouts));
+                header_bytes.store(Arc::new(fresh.limits.header_bytes));
+                tracing::info!(
+                    "timeouts and header limit were read again; the rest follows a restart"
+                );
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the configuration is wrong; the one before stays")
+            }
+            Err(error) => tracing::error!(%error, "the configuration could not be read again"),
+        }
+        notify::ready();
+    }
+}

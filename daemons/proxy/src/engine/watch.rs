@@ -1,0 +1,233 @@
+//! Checks every routed target for as long as it is routed, and raises the alarm when one is bad.
+//!
+//! ```text
+//!            failed                failed x3: alarm, fewer requests
+//! healthy ----------> suspicious ----------------------------------> unhealthy --+ every 30 s:
+//!    ^  succeeded         |                                             |   ^     | alarm again
+//!    +--------------------+---------------------- succeeded ------------+   +-----+
+//! ```
+//!
+//! A target is checked by one task at a time and waits for no other target: a slow one delays only
+//! its own next check.
+
+use crate::engine::Engine;
+use crate::engine::lease::Target;
+use crate::engine::probe;
+use crate::engine::table::UNHEALTHY_AFTER;
+use crate::event;
+use crate::port::Alarm;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use temps_ipc::id::InstanceId;
+use temps_ipc::types::HealthCheck;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// Checks that may be under way at the same time: bounds sockets and memory with thousands of
+/// targets.
+const AT_ONCE: usize = 64;
+
+/// How often, and how often again.
+#[derive(Debug, Clone, Copy)]
+pub struct Rhythm {
+    /// Between two checks of a target.
+    pub check: Duration,
+    /// Between two alarms while a target stays bad.
+    pub alarm: Duration,
+}
+
+/// When the last alarm for each bad target was raised.
+type Alarms = HashMap<InstanceId, Instant>;
+
+/// What a check found.
+struct Found {
+    target: Arc<Target>,
+    why: Option<String>,
+}
+
+/// Watches until the engine's process ends; `beat` is called on every round.
+pub async fn run(engine: Arc<Engine>, alarm: Arc<dyn Alarm>, rhythm: Rhythm, beat: impl Fn()) {
+    let slots = Arc::new(Semaphore::new(AT_ONCE));
+    let mut rounds = interval(rhythm.check);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut checks: JoinSet<Found> = JoinSet::new();
+    let mut messages: JoinSet<()> = JoinSet::new();
+    let mut alarms = Alarms::new();
+    loop {
+        tokio::select! {
+            _ = rounds.tick() => {
+                beat();
+                let table = engine.table();
+                alarms.retain(|id, _| table.targets().iter().any(|(target, _)| target.id() == id));
+                for (target, check) in table.targets() {
+                    if let Some(check) = check {
+                        start(&mut checks, &slots, target, check);
+                    }
+                }
+            }
+            Some(Ok(found)) = checks.join_next(), if !checks.is_empty() => {
+                if let Some(why) = judge(&found, &mut alarms, rhythm.alarm) {
+                    raise(&mut messages, &alarm, found.target, why);
+                }
+            }
+            Some(_) = messages.join_next(), if !messages.is_empty() => {}
+        }
+    }
+}
+
+fn start(
+    checks: &mut JoinSet<Found>,
+    slots: &Arc<Semaphore>,
+    target: &Arc<Target>,
+    check: &HealthCheck,
+) {
+    if target.checking.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (target, check, slots) = (Arc::clone(target), check.clone(), Arc::clone(slots));
+    checks.spawn(async move {
+        let _slot = slots.acquire().await;
+        let failure = match target.address() {
+            Some(address) => probe::once(address, &check).await,
+            None => None,
+        };
+        target.checking.store(false, Ordering::Release);
+        Found {
+            target,
+            why: failure.map(|failure| failure.to_string()),
+        }
+    });
+}
+
+/// Counts what was found; says why, if an alarm is due.
+fn judge(found: &Found, alarms: &mut Alarms, again: Duration) -> Option<String> {
+    let target = &found.target;
+    let Some(why) = &found.why else {
+        if target.succeeded() >= UNHEALTHY_AFTER {
+            alarms.remove(target.id());
+            temps_unit::event!(info, event::TARGET_RECOVERED,
+                temps_target = %target.id(),
+                "a target answers its health check again"
+            );
+        }
+        return None;
+    };
+    let failures = target.failed();
+    if failures < UNHEALTHY_AFTER {
+        return None;
+    }
+    if failures == UNHEALTHY_AFTER {
+        temps_unit::event!(warn, event::TARGET_UNHEALTHY,
+            temps_target = %target.id(),
+            address = target.address().map(tracing::field::display),
+            why = why.as_str(),
+            "a routed target failed its health check {UNHEALTHY_AFTER} times in a row"
+        );
+    }
+    let now = Instant::now();
+    if alarms
+        .get(target.id())
+        .is_some_and(|last| now.duration_since(*last) < again)
+    {
+        return None;
+    }
+    alarms.insert(target.id().clone(), now);
+    Some(why.clone())
+}
+
+fn raise(messages: &mut JoinSet<()>, alarm: &Arc<dyn Alarm>, target: Arc<Target>, why: String) {
+    // At most one message per target under way, so a deployd that hangs costs one task each.
+    if target.alarming.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let alarm = Arc::clone(alarm);
+    messages.spawn(async move {
+        if let Err(fault) = alarm.target_unhealthy(target.id().clone(), why).await {
+            tracing::debug!(temps_target = %target.id(), %fault, "the alarm was not taken; it is repeated");
+        }
+        target.alarming.store(false, Ordering::Release);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::snapshot::tests::{route, target};
+    use crate::store::Store;
+    use async_trait::async_trait;
+    use std::sync::Mutex;
+    use temps_ipc::Fault;
+    use temps_ipc::types::{Address, Snapshot};
+    use tokio::net::TcpListener;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<(InstanceId, String)>>);
+
+    #[async_trait]
+    impl Alarm for Heard {
+        async fn target_unhealthy(&self, target: InstanceId, why: String) -> Result<(), Fault> {
+            self.0.lock().unwrap().push((target, why));
+            Ok(())
+        }
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        for _ in 0..2000 {
+            if what() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it never happens");
+    }
+
+    #[tokio::test]
+    async fn a_bad_target_is_reported_again_and_again_until_it_recovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Arc::new(Engine::new(Store::new(dir.path())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let mut bad = target(1);
+        bad.address = Address::Tcp(address);
+        bad.check = HealthCheck::Tcp;
+        // Never answers: it must not delay the other one.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut slow = target(1);
+        slow.address = Address::Tcp(silent.local_addr().unwrap());
+        let routes = vec![
+            route("a.test", "/", "a", vec![bad.clone()]),
+            route("b.test", "/", "b", vec![slow]),
+        ];
+        engine
+            .apply(Snapshot {
+                generation: 1,
+                routes,
+            })
+            .await
+            .unwrap();
+        let heard = Arc::new(Heard::default());
+        let rhythm = Rhythm {
+            check: Duration::from_millis(10),
+            alarm: Duration::from_millis(40),
+        };
+        let task = tokio::spawn(run(Arc::clone(&engine), heard.clone(), rhythm, || {}));
+        until(|| heard.0.lock().unwrap().len() >= 3).await;
+        for (id, why) in heard.0.lock().unwrap().iter() {
+            assert_eq!(
+                (id, why.as_str()),
+                (&bad.id, "nothing accepts connections there")
+            );
+        }
+        assert_eq!(engine.unhealthy(), 1);
+        let _back = TcpListener::bind(address).await.unwrap();
+        until(|| engine.unhealthy() == 0).await;
+        heard.0.lock().unwrap().clear();
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        assert!(heard.0.lock().unwrap().is_empty());
+        task.abort();
+    }
+}

@@ -1,0 +1,21 @@
+//! Everything between a client's socket and its target.
+//!
+//! | module | duty |
+//! |---|---|
+//! | [`front`] | accepts connections, TLS, the keep-alive loop, the drain |
+//! | [`connection`] | one client connection: hands pingora exactly one request at a time |
+//! | [`head`] | strict reading of an HTTP/1 request head, before pingora sees it |
+//! | [`live`] | who is connected, and when the drain is over |
+//! | [`app`] | what happens to a request: routing, forwarding, errors, its record |
+//! | [`forward`] | headers that tell the target about the client |
+//! | [`page`] | our own answers |
+//!
+//! pingora is the HTTP engine only: it owns no listener, no signal and no TLS of ours.
+
+pub mod app;
+pub mod connection;
+pub mod forward;
+pub mod front;
+pub mod head;
+pub mod live;
+pub mod page;

@@ -1,0 +1,422 @@
+//! What happens to a request, in the order in which pingora calls us:
+//!
+//! ```text
+//! request_filter          who is asked for? page 404/421, file, or go on with a lease on a target
+//! upstream_peer           where that target listens; after a failure, another from the current table
+//! upstream_request_filter headers for the target
+//! response_filter         `Connection: close` while draining
+//! fail_to_proxy           page 502/503/504
+//! logging                 the record; the lease ends with the context
+//! ```
+//!
+//! A connection that cannot be made is tried again once: nothing was sent, and the table may just
+//! have been swapped. One that breaks later is tried again only where pingora deems that safe.
+
+use crate::config::Timeouts;
+use crate::engine::table::{Answer, Route};
+use crate::engine::{Engine, Entered, Entry};
+use crate::http::connection::{Origin, protocol};
+use crate::http::live::{Live, Upgraded};
+use crate::http::{forward, page};
+use crate::spool::Spool;
+use crate::spool::record::AccessEvent;
+use crate::static_site;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::header::{ACCEPT, HOST, REFERER, UPGRADE, USER_AGENT};
+use http::{StatusCode, Version};
+use pingora_core::prelude::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use temps_ipc::id::InstanceId;
+use temps_ipc::types::{Address, Timestamp};
+
+/// Connections that may fail before the client is told.
+const CONNECT_TRIES: usize = 2;
+
+/// Status of a request whose client went away before the answer; never sent (after nginx).
+const CLIENT_GONE: u16 = 499;
+
+/// The application behind every connection.
+pub struct App {
+    /// Who answers.
+    pub engine: Arc<Engine>,
+    /// Who is connected.
+    pub live: Arc<Live>,
+    /// Where records of requests go.
+    pub spool: Spool,
+    /// Followed by each request as it begins.
+    pub timeouts: Arc<ArcSwap<Timeouts>>,
+}
+
+/// One request.
+pub struct Request {
+    id: String,
+    begun: Instant,
+    begun_at: Timestamp,
+    origin: Option<Arc<Origin>>,
+    host: String,
+    entered: Option<Entered>,
+    /// Targets that could not be reached.
+    tried: Vec<InstanceId>,
+    attempts: usize,
+    first_byte: Option<Duration>,
+    upgraded: Option<Upgraded>,
+    /// The status of our own page.
+    page: Option<u16>,
+}
+
+impl Request {
+    fn route(&self) -> Option<&Arc<Route>> {
+        self.entered.as_ref().map(|entered| &entered.route)
+    }
+}
+
+fn origin(session: &Session) -> Option<Arc<Origin>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest
+        .user_data
+        .as_ref()?
+        .downcast_ref::<Arc<Origin>>()
+        .cloned()
+}
+
+/// The host as the client wrote it.
+fn asked_host(request: &RequestHeader) -> &str {
+    let authority = request.uri.authority().map(|authority| authority.as_str());
+    let field = || {
+        request
+            .headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+    };
+    authority.or_else(field).unwrap_or_default()
+}
+
+fn path(request: &RequestHeader) -> &str {
+    request.uri.path()
+}
+
+/// Whether the answer is a stream that is silent for long by nature.
+fn is_stream(request: &RequestHeader) -> bool {
+    let events = |value: &http::HeaderValue| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.contains("text/event-stream"))
+    };
+    request.headers.contains_key(UPGRADE) || request.headers.get_all(ACCEPT).iter().any(events)
+}
+
+#[async_trait]
+impl ProxyHttp for App {
+    type CTX = Request;
+
+    fn new_ctx(&self) -> Request {
+        Request {
+            id: forward::request_id(),
+            begun: Instant::now(),
+            begun_at: Timestamp::now(),
+            origin: None,
+            host: String::new(),
+            entered: None,
+            tried: Vec::new(),
+            attempts: 0,
+            first_byte: None,
+            upgraded: None,
+            page: None,
+        }
+    }
+
+    fn init_downstream_modules(&self, _: &mut pingora_core::modules::http::HttpModules) {
+        // No compression: it would hold back streams, and targets know better.
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Request) -> Result<bool> {
+        let timeouts = **self.timeouts.load();
+        session.set_read_timeout(Some(timeouts.client_body));
+        session.set_write_timeout(Some(timeouts.client_body));
+        session.set_total_drain_timeout(Some(timeouts.client_body));
+        ctx.origin = origin(session);
+        let request = session.req_header();
+        let host = forward::host_name(asked_host(request)).unwrap_or_default();
+        let entry = self.engine.enter(&host, path(request), &[]);
+        ctx.host = host;
+        match entry {
+            Entry::UnknownHost | Entry::NoRoute => self.answer(session, ctx, 404).await,
+            Entry::Open(entered) => {
+                let tls = ctx.origin.as_ref().and_then(|origin| origin.tls.as_ref());
+                let misdirected = tls.is_some_and(|covered| *covered != ctx.host);
+                let route = Arc::clone(&entered.route);
+                ctx.entered = Some(entered);
+                if misdirected {
+                    return self.answer(session, ctx, 421).await;
+                }
+                match &route.answer {
+                    Answer::Pool(_) => Ok(false),
+                    Answer::Files(site) => {
+                        if self.live.is_draining() {
+                            session.set_keepalive(None);
+                        }
+                        let answer = static_site::serve(session, site, &route, &ctx.id).await;
+                        if let Some(status) = answer? {
+                            return self.answer(session, ctx, status).await;
+                        }
+                        Ok(true)
+                    }
+                }
+            }
+        }
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Request,
+    ) -> Result<Box<HttpPeer>> {
+        if ctx.attempts > 0 {
+            // The table may have been swapped since; the lease on the first target ends here.
+            let request = session.req_header();
+            let entry = self.engine.enter(&ctx.host, path(request), &ctx.tried);
+            let Entry::Open(entered) = entry else {
+                return Error::e_explain(ErrorType::HTTPStatus(503), "the route is gone");
+            };
+            ctx.entered = Some(entered);
+        }
+        ctx.attempts += 1;
+        let entered = ctx.entered.as_ref();
+        let target = entered.map(|entered| Arc::clone(entered.lease.target()));
+        let Some((target, address)) = target.as_ref().and_then(|t| Some((t, t.address()?))) else {
+            return Error::e_explain(ErrorType::HTTPStatus(503), "the target has no address");
+        };
+        let mut peer = match address {
+            Address::Tcp(address) => HttpPeer::new(*address, false, String::new()),
+            Address::Unix(path) => {
+                let path = path.to_str().unwrap_or_default();
+                HttpPeer::new_uds(path, false, String::new())?
+            }
+        };
+        // Part of the pool's key: a connection to one instance never carries a request for another
+        // that listens at the same address later.
+        let mut hasher = DefaultHasher::new();
+        target.id().hash(&mut hasher);
+        peer.group_key = hasher.finish();
+        let timeouts = self.timeouts.load();
+        let wait = if is_stream(session.req_header()) {
+            timeouts.stream
+        } else {
+            timeouts.read
+        };
+        peer.options.connection_timeout = Some(timeouts.connect);
+        peer.options.total_connection_timeout = Some(timeouts.connect);
+        peer.options.read_timeout = Some(wait);
+        peer.options.write_timeout = Some(timeouts.read);
+        peer.options.idle_timeout = Some(timeouts.keep);
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Request,
+    ) -> Result<()> {
+        let Some(origin) = ctx.origin.as_deref() else {
+            return Error::e_explain(ErrorType::InternalError, "a connection without its origin");
+        };
+        let host = asked_host(session.req_header()).to_owned();
+        if request.uri.scheme().is_some() && session.req_header().version != Version::HTTP_2 {
+            // A target is no proxy, so it gets the target in origin form (RFC 9112 section 3.2.1).
+            let target = request
+                .uri
+                .path_and_query()
+                .map_or("/", |target| target.as_str())
+                .to_owned();
+            request.set_raw_path(target.as_bytes())?;
+        }
+        forward::mark(request, origin, &host, &ctx.id)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Request,
+    ) -> Result<()> {
+        if !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS
+        {
+            ctx.first_byte = Some(ctx.begun.elapsed());
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Request,
+    ) -> Result<()> {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            ctx.upgraded = Some(self.live.upgrade());
+        } else if self.live.is_draining() {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Request,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(entered) = &ctx.entered {
+            ctx.tried.push(entered.lease.target().id().clone());
+        }
+        error.set_retry(ctx.tried.len() < CONNECT_TRIES);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Request,
+    ) -> FailToProxy {
+        let status = status_of(error);
+        tracing::debug!(
+            temps_app = ctx.route().map(|route| tracing::field::display(&route.app)),
+            status,
+            kind = %error.etype().as_str(),
+            "a request failed"
+        );
+        ctx.page = Some(status);
+        let answered = session
+            .response_written()
+            .is_some_and(|head| !head.status.is_informational());
+        if status != CLIENT_GONE && !answered {
+            session.set_keepalive(None);
+            let _ = page::send(session, status, &ctx.id).await;
+        }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Request) {
+        self.live.answered();
+        let request = session.req_header();
+        let written = session.response_written().map(|head| head.status.as_u16());
+        let text = |name: http::HeaderName| {
+            request
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default()
+        };
+        let status = match (error, written) {
+            (Some(error), _) if status_of(error) == CLIENT_GONE => CLIENT_GONE,
+            (_, Some(status)) => status,
+            _ => ctx.page.unwrap_or(CLIENT_GONE),
+        };
+        let route = ctx.route();
+        self.spool.push(|| AccessEvent {
+            at: ctx.begun_at,
+            app: route.map(|route| route.app.to_string()),
+            release: route.map(|route| route.release.to_string()),
+            host: ctx.host.clone(),
+            method: request.method.as_str().to_owned(),
+            path: path(request).to_owned(),
+            status,
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            first_byte_us: ctx.first_byte.map(micros),
+            total_us: micros(ctx.begun.elapsed()),
+            client: ctx
+                .origin
+                .as_ref()
+                .map(|origin| forward::canonical(origin.client.ip())),
+            user_agent: text(USER_AGENT).to_owned(),
+            referer_host: referer_host(text(REFERER)),
+            protocol: protocol(request.version).to_owned(),
+            tls: ctx
+                .origin
+                .as_ref()
+                .is_some_and(|origin| origin.tls.is_some()),
+        });
+    }
+
+    // pingora's own lines carry paths with their query.
+    fn suppress_error_log(&self, _: &Session, _: &Request, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Request,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    fn request_summary(&self, session: &Session, _: &Request) -> String {
+        session.req_header().method.to_string()
+    }
+}
+
+impl App {
+    /// Answers with our own page; the request ends here.
+    async fn answer(&self, session: &mut Session, ctx: &mut Request, status: u16) -> Result<bool> {
+        ctx.page = Some(status);
+        if self.live.is_draining() {
+            session.set_keepalive(None);
+        }
+        if status == 405 {
+            page::not_allowed(session, &ctx.id, "GET, HEAD").await?;
+        } else {
+            page::send(session, status, &ctx.id).await?;
+        }
+        Ok(true)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Only the host of a referer: its path and query may be private.
+fn referer_host(referer: &str) -> String {
+    let host = referer
+        .parse::<http::Uri>()
+        .ok()
+        .and_then(|uri| uri.host().map(str::to_owned));
+    host.unwrap_or_default()
+}
+
+/// The status that a failure means.
+fn status_of(error: &Error) -> u16 {
+    use ErrorType::{
+        ConnectTimedout, ConnectionClosed, HTTPStatus, InvalidHTTPHeader, ReadError, ReadTimedout,
+        WriteError, WriteTimedout,
+    };
+    match (error.etype(), error.esource()) {
+        (HTTPStatus(status), _) => *status,
+        (ConnectTimedout | ReadTimedout | WriteTimedout, ErrorSource::Upstream) => 504,
+        (_, ErrorSource::Upstream) => 502,
+        (ReadTimedout, ErrorSource::Downstream) => 408,
+        (ReadError | WriteError | WriteTimedout | ConnectionClosed, ErrorSource::Downstream) => {
+            CLIENT_GONE
+        }
+        (InvalidHTTPHeader, ErrorSource::Downstream) => 400,
+        (_, ErrorSource::Downstream) => 400,
+        _ => 500,
+    }
+}
