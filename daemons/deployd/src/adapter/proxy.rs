@@ -24,14 +24,23 @@ pub struct RealProxy {
 impl RealProxy {
     /// The proxy that listens at `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { link: Link::new(socket) }
+        Self {
+            link: Link::new(socket),
+        }
     }
 }
 
 #[async_trait]
 impl ProxyPort for RealProxy {
-    async fn probe(&self, targets: Vec<Target>, timeout: Duration) -> Result<Vec<ProbeOutcome>, Fault> {
-        let request = ProbeRequest { targets, timeout_ms: timeout.as_millis() as u64 };
+    async fn probe(
+        &self,
+        targets: Vec<Target>,
+        timeout: Duration,
+    ) -> Result<Vec<ProbeOutcome>, Fault> {
+        let request = ProbeRequest {
+            targets,
+            timeout_ms: timeout.as_millis() as u64,
+        };
         self.link
             .call(Repeat::Idempotent, timeout + PATIENCE, |client, context| {
                 let request = request.clone();

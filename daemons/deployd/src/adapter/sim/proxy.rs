@@ -4,9 +4,9 @@ use super::{Behaviour, Effect, Inner, Part, World};
 use crate::port::ProxyPort;
 use async_trait::async_trait;
 use std::time::Duration;
-use temps_ipc::Fault;
 use temps_ipc::id::InstanceId;
 use temps_ipc::types::{ProbeFailure, ProbeOutcome, Snapshot, Target};
+use temps_ipc::{Code, Fault};
 use tokio::time::{Instant, sleep};
 
 /// How often a target is probed, and whether one is drained is looked at.
@@ -86,10 +86,13 @@ impl ProxyPort for SimProxy {
             return Ok(());
         }
         if snapshot.generation <= known {
-            return Err(Fault::invalid(format!(
-                "generation {} is not newer than {known}",
-                snapshot.generation
-            )));
+            return Err(Fault::new(
+                Code::Busy,
+                format!(
+                    "generation {} is not newer than {known}",
+                    snapshot.generation
+                ),
+            ));
         }
         inner.journal.push(Effect::Apply(snapshot.generation));
         inner.snapshot = snapshot;

@@ -1,0 +1,70 @@
+//! What deployd says of itself: `temps status` and its part of `temps doctor`.
+
+use crate::engine::Engine;
+use nix::sys::statvfs::statvfs;
+use temps_ipc::Fault;
+use temps_ipc::types::{Check, CheckLevel, DeploydStatus};
+
+/// Free space below which a warning is due, in MiB.
+const LOW_DISK: u64 = 1024;
+
+/// Free space below which builds are refused, in MiB.
+const NO_DISK: u64 = 256;
+
+/// How deployd is.
+///
+/// # Errors
+/// When the database fails.
+pub async fn status(engine: &Engine) -> Result<DeploydStatus, Fault> {
+    let (apps, (deployments, watching)) = engine.counts().await?;
+    let mut checks = vec![disk(engine)];
+    checks.extend(engine.runtime_checks().await);
+    checks.push(match engine.proxy_check().await {
+        Ok(()) => check(
+            "proxy",
+            CheckLevel::Ok,
+            "temps-proxy serves the present routes",
+            "",
+        ),
+        Err(fault) => check("proxy", CheckLevel::Failed, &fault.what, &fault.hint),
+    });
+    Ok(DeploydStatus {
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: engine.started_at(),
+        apps,
+        deployments,
+        watching,
+        base_domain: engine.settings().base_domain.clone(),
+        state_dir: engine.paths().state().to_owned(),
+        checks,
+    })
+}
+
+pub(crate) fn check(name: &str, level: CheckLevel, what: &str, hint: &str) -> Check {
+    Check {
+        name: name.to_owned(),
+        level,
+        what: what.to_owned(),
+        hint: hint.to_owned(),
+    }
+}
+
+fn disk(engine: &Engine) -> Check {
+    let state = engine.paths().state();
+    let Ok(disk) = statvfs(state) else {
+        return check(
+            "disk",
+            CheckLevel::Warning,
+            "the free space cannot be read",
+            "",
+        );
+    };
+    let free = (disk.blocks_available() * disk.fragment_size()) >> 20;
+    let what = format!("{free} MiB free at {}", state.display());
+    let hint = "free some space: builds and uploads are refused below 256 MiB";
+    match free {
+        0..NO_DISK => check("disk", CheckLevel::Failed, &what, hint),
+        NO_DISK..LOW_DISK => check("disk", CheckLevel::Warning, &what, hint),
+        _ => check("disk", CheckLevel::Ok, &what, ""),
+    }
+}

@@ -1,0 +1,274 @@
+//! The process: sockets adopted, parts put together, ready, served, drained.
+
+use crate::adapter::build::RealBuilder;
+use crate::adapter::docker::DockerRuntime;
+use crate::adapter::process::ProcessRuntime;
+use crate::adapter::proxy::RealProxy;
+use crate::config::Settings;
+use crate::engine::paths::Paths;
+use crate::engine::{Engine, Parts};
+use crate::event;
+use crate::port::{Runtime, Runtimes};
+use crate::rpc::Rpc;
+use crate::store::Store;
+use crate::store::seal::Seal;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tarpc::server::Serve as _;
+use temps_ipc::rpc::Deployd as _;
+use temps_unit::authz::Policy;
+use temps_unit::dirs::Dirs;
+use temps_unit::exit::Exit;
+use temps_unit::idle::Idle;
+use temps_unit::listen::Listeners;
+use temps_unit::serve::{Limits, serve_rpc};
+use temps_unit::shutdown::Signals;
+use temps_unit::task::Supervisor;
+use temps_unit::watchdog::Watchdog;
+use temps_unit::{config, creds, journal, notify};
+use tracing::{error, info};
+
+/// Name of the control socket among the passed ones.
+pub const CONTROL: &str = "deployd";
+
+/// Name of the upload socket among the passed ones.
+pub const UPLOAD: &str = "deployd-upload";
+
+/// Name of the credential that holds the sealing key.
+const KEY: &str = "deployd-key";
+
+/// How long workers may take to leave their deployments at a stop: each step can be left at once.
+const STOP: Duration = Duration::from_secs(15);
+
+/// Period of the watchdog's proof that the engine's loop turns.
+const BEAT: Duration = Duration::from_secs(5);
+
+/// What the daemon needs before it can run.
+struct Start {
+    control: UnixListener,
+    upload: UnixListener,
+    settings: Settings,
+    paths: Paths,
+}
+
+/// Runs the daemon.
+pub fn main() -> ExitCode {
+    // Before any thread exists, as adoption asks for.
+    let listeners = Listeners::adopt();
+    journal::init("temps-deployd");
+    let listeners = match listeners {
+        Ok(listeners) => listeners,
+        Err(problem) => return fail(Exit::Usage, &problem),
+    };
+    let start = match prepare(listeners) {
+        Ok(start) => start,
+        Err((exit, problem)) => return fail(exit, &problem),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // The engine waits far more than it computes; builds are other processes.
+        .worker_threads(2)
+        .thread_name("deployd")
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(run(start));
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            exit
+        }
+        Err(problem) => fail(Exit::Internal, &problem),
+    }
+}
+
+fn fail(exit: Exit, problem: &dyn std::fmt::Display) -> ExitCode {
+    error!("{problem}");
+    notify::status(&format!("failed: {problem}"));
+    exit.into()
+}
+
+fn prepare(mut listeners: Listeners) -> Result<Start, (Exit, String)> {
+    let usage = |problem: temps_unit::listen::ListenError| (Exit::Usage, problem.to_string());
+    let control = listeners.take_unix(CONTROL).map_err(usage)?;
+    let upload = listeners.take_unix(UPLOAD).map_err(usage)?;
+    listeners.finish().map_err(usage)?;
+    let settings: Settings = config::load("deployd", &config::directories())
+        .map_err(|problem| (Exit::Config, problem.to_string()))?;
+    settings
+        .check()
+        .map_err(|problem| (Exit::Config, format!("deployd.toml: {problem}")))?;
+    let dirs = Dirs::from_env().map_err(|problem| (Exit::Config, problem.to_string()))?;
+    let state = dirs
+        .state()
+        .map_err(|problem| (Exit::Config, problem.to_string()))?;
+    let paths = Paths::new(state);
+    paths.create().map_err(|problem| {
+        (
+            Exit::Io,
+            format!(
+                "cannot use the state directory {}: {problem}",
+                state.display()
+            ),
+        )
+    })?;
+    Ok(Start {
+        control,
+        upload,
+        settings,
+        paths,
+    })
+}
+
+/// The key that variables are sealed under.
+fn seal(paths: &Paths) -> Result<Seal, String> {
+    let secret = match creds::credential(KEY).map_err(|problem| problem.to_string())? {
+        Some(secret) => secret,
+        None => creds::key_file(&paths.key()).map_err(|problem| problem.to_string())?,
+    };
+    Seal::new(secret.expose()).map_err(|problem| problem.to_string())
+}
+
+fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, String)> {
+    let Start {
+        settings, paths, ..
+    } = start;
+    let store = Store::open(&paths.database()).map_err(|problem| {
+        temps_unit::event!(error, event::STORE_UNUSABLE,
+            "the database cannot be used: {problem}; routes keep being served, deployments are not possible; \
+             restore {} from a backup, or move it away to start empty", paths.database().display());
+        (Exit::Config, problem.to_string())
+    })?;
+    let seal = seal(paths).map_err(|problem| (Exit::Config, problem))?;
+    let mut runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(DockerRuntime::new(
+        &settings.docker_socket,
+        paths.state(),
+        settings.memory_limit << 20,
+    ))];
+    if settings.standalone
+        && let Some(program) = &settings.instance_program
+    {
+        runtimes.push(Arc::new(ProcessRuntime::new(
+            paths.state(),
+            program.clone(),
+        )));
+    }
+    let runtimes = Runtimes::new(runtimes);
+    let builder = RealBuilder::new(&settings.docker_socket, paths.state(), settings.standalone);
+    Ok(Parts {
+        store,
+        seal,
+        runtimes,
+        builder: Arc::new(builder),
+        proxy: Arc::new(RealProxy::new(&settings.proxy_socket)),
+        settings: settings.clone(),
+        paths: paths.clone(),
+        idle: idle.clone(),
+        stopping: signals.shutdown.clone(),
+    })
+}
+
+async fn run(start: Start) -> ExitCode {
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(problem) => return fail(Exit::Internal, &problem),
+    };
+    let idle = Idle::new(start.settings.idle);
+    let parts = match parts(&start, &idle, &signals) {
+        Ok(parts) => parts,
+        Err((exit, problem)) => return fail(exit, &problem),
+    };
+    let engine = Engine::new(parts);
+    if let Err(problem) = engine.resume().await {
+        return fail(Exit::Config, &problem);
+    }
+    let policy = if start.settings.standalone {
+        Policy::only_uid(nix::unistd::geteuid().as_raw())
+    } else {
+        Policy::system()
+    };
+    // Accepting stops by this token: at SIGTERM, or when idle.
+    let closing = signals.shutdown.child_token();
+    let supervisor = Supervisor::new(closing.clone());
+    let uploads = engine.uploads();
+    supervisor.critical(
+        "uploads",
+        uploads
+            .clone()
+            .serve(start.upload, policy.clone(), idle.clone(), closing.clone()),
+    );
+    let served = engine.clone();
+    supervisor.critical(
+        "rpc",
+        serve_rpc(
+            start.control,
+            policy,
+            Limits::default(),
+            idle.clone(),
+            closing.clone(),
+            move |peer, role| {
+                let service = Rpc::new(served.clone(), uploads.clone(), peer, role).serve();
+                move |context, request| service.clone().serve(context, request)
+            },
+        ),
+    );
+    let watchdog = Watchdog::from_env();
+    let beat = watchdog.register("engine").every(BEAT);
+    let dog_stop = tokio_util::sync::CancellationToken::new();
+    let dog = tokio::spawn(watchdog.run(dog_stop.clone()));
+    let status = tokio::spawn(tell_status(engine.clone(), beat));
+    notify::ready();
+    temps_unit::event!(
+        info,
+        event::STARTED,
+        "temps-deployd {} is ready",
+        env!("CARGO_PKG_VERSION")
+    );
+    let exit = loop {
+        tokio::select! {
+            () = signals.shutdown.cancelled() => break Exit::Success,
+            () = idle.expired() => {
+                info!("nothing to do: ending until the next call");
+                break Exit::Success;
+            }
+            failure = supervisor.failed() => {
+                error!("{failure}");
+                break Exit::Internal;
+            }
+            () = signals.reloads.next() => {
+                info!("settings are read at the start: `systemctl restart temps-deployd` loses nothing");
+            }
+        }
+    };
+    notify::stopping();
+    // Workers leave their deployments; the next start takes them up.
+    signals.shutdown.cancel();
+    if let Err(left) = supervisor.drain(STOP).await {
+        error!(tasks = left.join(", "), "some tasks did not end in time");
+    }
+    if tokio::time::timeout(STOP, engine.stopped()).await.is_err() {
+        error!("some deployments could not be left in time; the next start takes them up");
+    }
+    status.abort();
+    dog_stop.cancel();
+    let _ = dog.await;
+    exit.into()
+}
+
+/// Keeps the unit's status line true, and proves that the engine's database answers.
+async fn tell_status(engine: Engine, mut beat: temps_unit::watchdog::Ticker) {
+    let mut said = String::new();
+    loop {
+        // Only after the database answered does the next beat come: a wedged store is noticed.
+        if let Ok((apps, (deployments, watching))) = engine.counts().await {
+            let line = format!(
+                "{apps} apps, {deployments} deployments under way, {watching} releases watched"
+            );
+            if line != said {
+                notify::status(&line);
+                said = line;
+            }
+        }
+        beat.tick().await;
+    }
+}

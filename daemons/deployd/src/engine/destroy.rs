@@ -1,0 +1,103 @@
+//! Removing an app: marked first, so that a crash half-way is finished by the next reconciliation.
+
+use super::Engine;
+use crate::event;
+use crate::store::app::{self, App};
+use crate::store::{StoreError, audit, deployment, instance, release};
+use temps_ipc::types::{Actor, AppName, Phase, Timestamp};
+use temps_ipc::{Code, Fault};
+use tracing::warn;
+
+/// How long requests in flight may take to end, in milliseconds.
+const DRAIN_MS: i64 = 10_000;
+
+impl Engine {
+    /// Removes the app with all that belongs to it; answers when nothing is left.
+    ///
+    /// # Errors
+    /// `NotFound`; `Busy` while a deployment of it waits or is under way.
+    pub async fn app_destroy(&self, name: AppName, actor: Actor, uid: u32) -> Result<(), Fault> {
+        let _busy = self.idle.busy();
+        let app = self
+            .store
+            .write(move |tx| {
+                let mut app = app::get(tx, &name)?;
+                let open = deployment::open(tx, &app.id)?;
+                if open
+                    .iter()
+                    .any(|deployment| deployment.phase != Phase::Live)
+                {
+                    return Ok(None);
+                }
+                app.destroying = true;
+                app::put(tx, &app)?;
+                audit::record(tx, uid, &actor, "app destroy", name.as_str(), "")?;
+                Ok(Some(app))
+            })
+            .await?;
+        let Some(app) = app else {
+            return Err(
+                Fault::new(Code::Busy, "a deployment of the app is under way")
+                    .hint("wait until it has ended, then try again"),
+            );
+        };
+        // A worker in the watch window sees the mark and ends.
+        self.changed();
+        self.finish_destroying(&app).await?;
+        Ok(())
+    }
+
+    /// Removes what is left of an app that was marked.
+    pub(super) async fn finish_destroying(&self, app: &App) -> Result<(), StoreError> {
+        match self.publish().await? {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(fault) => {
+                warn!(app = %app.name, %fault, "the proxy keeps the routes of a removed app")
+            }
+        }
+        let until = Timestamp(Timestamp::now().0 + DRAIN_MS);
+        let id = app.id.clone();
+        for instance in self
+            .store
+            .read(move |db| instance::present(db, &id))
+            .await?
+        {
+            self.drained(&instance.id, until).await;
+            self.stop_instance(&instance).await?;
+        }
+        let mut before = None;
+        loop {
+            let (id, older) = (app.id.clone(), before.clone());
+            let releases = self
+                .store
+                .read(move |db| release::list(db, &id, older.as_ref(), 200))
+                .await?;
+            let Some(last) = releases.last() else { break };
+            before = Some(last.id.clone());
+            for release in &releases {
+                self.remove_artifact(release).await;
+                let _ = tokio::fs::remove_dir_all(self.paths.logs(&release.id)).await;
+                let _ = tokio::fs::remove_file(self.paths.material(&release.id)).await;
+            }
+        }
+        let id = app.id.clone();
+        let left = self
+            .store
+            .write(move |tx| {
+                let left = instance::present(tx, &id)?.len();
+                if left == 0 {
+                    app::remove(tx, &id)?;
+                }
+                Ok(left)
+            })
+            .await?;
+        if left > 0 {
+            warn!(app = %app.name, left, "instances of a removed app cannot be stopped now");
+        } else {
+            event::destroyed(app);
+        }
+        self.changed();
+        Ok(())
+    }
+}

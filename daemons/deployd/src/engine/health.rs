@@ -1,0 +1,181 @@
+//! Whether the new instance becomes healthy, and in which words it does not.
+
+use super::Engine;
+use super::step::{Step, explain};
+use crate::port::{InstanceState, Runtime};
+use crate::store::StoreError;
+use crate::store::app::App;
+use crate::store::deployment::Deployment;
+use crate::store::instance::Instance;
+use crate::store::release::Release;
+use std::sync::Arc;
+use std::time::Duration;
+use temps_ipc::types::{Address, HealthCheck, Phase, ProbeFailure, Target};
+use temps_ipc::{Code, Fault};
+use tokio::time::Instant;
+
+/// Longest single question to the proxy.
+const SLICE: Duration = Duration::from_secs(10);
+
+/// How long a proxy that does not answer is waited for, beyond the health timeout: its restart.
+const PROXY_GRACE: Duration = Duration::from_secs(60);
+
+/// Pause before a proxy or an engine that does not answer is asked again.
+const PAUSE: Duration = Duration::from_millis(300);
+
+impl Engine {
+    /// Waits until the new instance is healthy.
+    pub(super) async fn probe(
+        &self,
+        app: &App,
+        deployment: &Deployment,
+    ) -> Result<Step, StoreError> {
+        let release = self.release(deployment).await?;
+        let Some(instance) = self.own_instance(app, deployment).await? else {
+            return Ok(Step::Refuse(
+                "its instance disappeared before it was healthy".to_owned(),
+            ));
+        };
+        tokio::select! {
+            healthy = self.becomes_healthy(&release, &instance) => Ok(match healthy {
+                Ok(()) => Step::Next(Phase::Switching),
+                Err(reason) => Step::Refuse(reason),
+            }),
+            () = self.stopping.cancelled() => Ok(Step::Paused),
+        }
+    }
+
+    /// Waits until `instance` passes its health check; otherwise why not, in a sentence.
+    pub(super) async fn becomes_healthy(
+        &self,
+        release: &Release,
+        instance: &Instance,
+    ) -> Result<(), String> {
+        let Some(address) = instance.address.clone() else {
+            return Ok(());
+        };
+        let runtime = self.runtimes.get(instance.runtime).ok_or_else(|| {
+            format!(
+                "the {} runtime is not part of this installation",
+                instance.runtime
+            )
+        })?;
+        let target = Target {
+            id: instance.id.clone(),
+            address: address.clone(),
+            check: release.check(),
+        };
+        let timeout = Duration::from_millis(release.health_timeout_ms);
+        tokio::select! {
+            passed = self.passes(target, timeout) => match passed {
+                Ok(()) => Ok(()),
+                Err(Verdict::Failed(failure)) => {
+                    Err(unhealthy(&runtime, instance, &address, release, &failure, timeout).await)
+                }
+                Err(Verdict::Fault(fault)) => Err(explain(&fault)),
+            },
+            how = ended(&runtime, instance) => {
+                Err(format!("it {how} before it was healthy"))
+            }
+        }
+    }
+
+    /// Probes until the target is healthy or the time is over.
+    async fn passes(&self, target: Target, timeout: Duration) -> Result<(), Verdict> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self
+                .proxy
+                .probe(vec![target.clone()], left.min(SLICE))
+                .await
+            {
+                Ok(outcomes) => {
+                    let failure = outcomes
+                        .into_iter()
+                        .find(|outcome| outcome.target == target.id)
+                        .map_or(Some(ProbeFailure::TimedOut), |outcome| outcome.failure);
+                    match failure {
+                        None => return Ok(()),
+                        Some(failure) if Instant::now() >= deadline => {
+                            return Err(Verdict::Failed(failure));
+                        }
+                        Some(_) => {}
+                    }
+                }
+                Err(fault) if fault.code == Code::Unavailable => {
+                    if Instant::now() >= deadline + PROXY_GRACE {
+                        return Err(Verdict::Fault(fault));
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(fault) => return Err(Verdict::Fault(fault)),
+            }
+        }
+    }
+}
+
+/// Why a target did not pass.
+enum Verdict {
+    /// It was asked, and this was the last failure.
+    Failed(ProbeFailure),
+    /// It could not be asked.
+    Fault(Fault),
+}
+
+/// Waits until the instance does not run any more; in which way, for people.
+pub(super) async fn ended(runtime: &Arc<dyn Runtime>, instance: &Instance) -> String {
+    loop {
+        match runtime.ended(&instance.id).await {
+            Ok(InstanceState::Exited { how, .. }) => return how,
+            Ok(InstanceState::Absent) => return "disappeared".to_owned(),
+            // An engine that does not answer says nothing about the instance.
+            Ok(InstanceState::Running) | Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Why a running instance is not healthy, with what was expected and what is there instead.
+async fn unhealthy(
+    runtime: &Arc<dyn Runtime>,
+    instance: &Instance,
+    address: &Address,
+    release: &Release,
+    failure: &ProbeFailure,
+    timeout: Duration,
+) -> String {
+    let seconds = timeout.as_secs_f64();
+    match failure {
+        ProbeFailure::Status(status) => match release.check() {
+            HealthCheck::Http { path } => {
+                format!(
+                    "it answers {status} on {path} where its health check wants 200 to 399 (waited {seconds:.0} s)"
+                )
+            }
+            _ => format!(
+                "it answers {status} on / (waited {seconds:.0} s; choose another path with --health)"
+            ),
+        },
+        ProbeFailure::Refused | ProbeFailure::TimedOut | ProbeFailure::Broken(_) => {
+            let expected = match address {
+                Address::Tcp(address) => format!("port {} ($PORT)", address.port()),
+                Address::Unix(path) => path.display().to_string(),
+            };
+            let elsewhere = runtime.listening(&instance.id).await;
+            let wrong_place = matches!(address, Address::Tcp(address)
+                if !elsewhere.iter().any(|at| at.ends_with(&format!(":{}", address.port()))));
+            if wrong_place && elsewhere.is_empty() {
+                format!(
+                    "it does not listen on {expected}, nor on any other port, after {seconds:.0} s"
+                )
+            } else if wrong_place {
+                format!(
+                    "it does not listen on {expected}; it listens on {} instead (waited {seconds:.0} s)",
+                    elsewhere.join(" and ")
+                )
+            } else {
+                format!("it did not become healthy on {expected} within {seconds:.0} s: {failure}")
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Reading logs by cursor: one build log, or the instances of an app one after the other in the
+//! order of their start, so that a follower goes on over a redeployment.
+
+use super::Engine;
+use crate::logfile::{Cursor, Entry, Reader};
+use crate::store::instance::{self, Instance, State};
+use crate::store::{app, release};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use temps_ipc::Fault;
+use temps_ipc::id::{InstanceId, ReleaseId};
+use temps_ipc::types::{LogKind, LogLine, LogPage, LogQuery, Phase, ReleaseStatus};
+
+/// Most lines of a page.
+const MAX_LINES: u32 = 1000;
+
+/// Longest wait of a caller for a line.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
+/// Pause between two looks while a caller waits: short enough to feel live.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long an engine may take to hand over new lines.
+const COLLECT_TIME: Duration = Duration::from_secs(5);
+
+/// A log that lines come from.
+struct LogSource {
+    /// Names it in the cursor.
+    key: String,
+    path: PathBuf,
+    release: ReleaseId,
+    instance: Option<Instance>,
+    /// Nothing is written to it any more.
+    closed: bool,
+}
+
+impl Engine {
+    /// Log lines after a cursor.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown app or release; `Invalid` for a cursor that is none.
+    pub async fn logs(&self, query: LogQuery) -> Result<LogPage, Fault> {
+        let deadline =
+            tokio::time::Instant::now() + Duration::from_millis(query.wait_ms).min(LONGEST_WAIT);
+        let mut position = query.after.as_deref().map(Position::parse).transpose()?;
+        loop {
+            let sources = self.log_sources(&query).await?;
+            for source in &sources {
+                self.collect(source).await;
+            }
+            let limit = query.limit.clamp(1, MAX_LINES) as usize;
+            let (page, next) = tokio::task::spawn_blocking({
+                let tail = query.tail;
+                let position = position.clone();
+                move || read(&sources, position.as_ref(), tail, limit)
+            })
+            .await
+            .map_err(|_| Fault::internal("reading the log failed"))??;
+            if !page.lines.is_empty() || page.ended {
+                return Ok(page);
+            }
+            position = next;
+            if tokio::time::Instant::now() + LOOK_AGAIN > deadline || self.stopping.is_cancelled() {
+                return Ok(page);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Brings a running instance's log up to date.
+    async fn collect(&self, source: &LogSource) {
+        let Some(instance) = source.instance.as_ref().filter(|_| !source.closed) else {
+            return;
+        };
+        let Some(runtime) = self.runtimes.get(instance.runtime) else {
+            return;
+        };
+        let collected = runtime.collect_log(&instance.id, &instance.release, &source.path);
+        match tokio::time::timeout(COLLECT_TIME, collected).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(instance = %instance.id, %error, "its log cannot be collected now")
+            }
+            Err(_) => tracing::debug!(instance = %instance.id, "its log was not collected in time"),
+        }
+    }
+
+    /// The logs that the query is about, oldest first.
+    async fn log_sources(&self, query: &LogQuery) -> Result<Vec<LogSource>, Fault> {
+        let (name, wanted, kind) = (query.app.clone(), query.release.clone(), query.kind);
+        let paths = self.paths.clone();
+        let sources = self
+            .store
+            .read(move |db| {
+                let app = app::get(db, &name)?;
+                if let Some(wanted) = &wanted
+                    && release::get(db, wanted)?.app != app.id
+                {
+                    return Err(crate::store::RowError::Missing(format!(
+                        "`{name}` has no release {wanted}"
+                    )));
+                }
+                if kind == LogKind::Build {
+                    let release = match &wanted {
+                        Some(wanted) => Some(release::get(db, wanted)?),
+                        None => release::list(db, &app.id, None, 1)?.into_iter().next(),
+                    };
+                    let building = crate::store::deployment::open(db, &app.id)?;
+                    return Ok(release
+                        .into_iter()
+                        .map(|release| LogSource {
+                            key: release.id.to_string(),
+                            path: paths.build_log(&release.id),
+                            closed: !building.iter().any(|deployment| {
+                                deployment.release == release.id
+                                    && matches!(deployment.phase, Phase::Queued | Phase::Preparing)
+                            }),
+                            release: release.id,
+                            instance: None,
+                        })
+                        .collect());
+                }
+                let ended = match &wanted {
+                    Some(wanted) => release::get(db, wanted)?.status != ReleaseStatus::Pending,
+                    None => false,
+                };
+                let _ = ended;
+                Ok(instance::of_app(db, &app.id, wanted.as_ref())?
+                    .into_iter()
+                    .map(|instance| LogSource {
+                        key: instance.id.to_string(),
+                        path: paths.instance_log(&instance.release, &instance.id),
+                        release: instance.release.clone(),
+                        closed: instance.state == State::Gone,
+                        instance: Some(instance),
+                    })
+                    .collect::<Vec<_>>())
+            })
+            .await?;
+        Ok(sources)
+    }
+}
+
+/// A place in the sequence of logs: which one, and where in it.
+#[derive(Debug, Clone)]
+struct Position {
+    key: String,
+    cursor: Option<Cursor>,
+}
+
+impl Position {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let bad = || Fault::invalid("that is no cursor of a log");
+        if text.len() > 200 {
+            return Err(bad());
+        }
+        let (key, cursor) = text.split_once(':').ok_or_else(bad)?;
+        let cursor = match cursor {
+            "" => None,
+            cursor => Some(cursor.parse().map_err(|_| bad())?),
+        };
+        Ok(Self {
+            key: key.to_owned(),
+            cursor,
+        })
+    }
+
+    fn text(&self) -> String {
+        match &self.cursor {
+            Some(cursor) => format!("{}:{cursor}", self.key),
+            None => format!("{}:", self.key),
+        }
+    }
+}
+
+/// One page from the sources, and where it ends.
+fn read(
+    sources: &[LogSource],
+    after: Option<&Position>,
+    tail: Option<u32>,
+    limit: usize,
+) -> Result<(LogPage, Option<Position>), Fault> {
+    let unreadable =
+        |error: std::io::Error| Fault::internal(format!("the log cannot be read: {error}"));
+    let mut lines = Vec::new();
+    let mut position = after.cloned();
+    match (after, tail) {
+        (None, Some(tail)) => {
+            // From the last source backwards, until there are enough lines.
+            let mut wanted = (tail as usize).min(limit);
+            for source in sources.iter().rev() {
+                let (entries, cursor) =
+                    Reader::new(&source.path).tail(wanted).map_err(unreadable)?;
+                if position.is_none() {
+                    position = Some(Position {
+                        key: source.key.clone(),
+                        cursor: Some(cursor),
+                    });
+                }
+                wanted = wanted.saturating_sub(entries.len());
+                lines.splice(0..0, entries.into_iter().map(|entry| line(source, entry)));
+                if wanted == 0 {
+                    break;
+                }
+            }
+        }
+        _ => {
+            // Sources that were removed meanwhile are skipped: identifiers sort by time.
+            let rest = sources
+                .iter()
+                .filter(|source| after.is_none_or(|at| source.key >= at.key));
+            for source in rest {
+                let cursor = after
+                    .filter(|at| at.key == source.key)
+                    .and_then(|at| at.cursor);
+                let (entries, cursor) = Reader::new(&source.path)
+                    .read(cursor, limit - lines.len())
+                    .map_err(unreadable)?;
+                lines.extend(entries.into_iter().map(|entry| line(source, entry)));
+                position = Some(Position {
+                    key: source.key.clone(),
+                    cursor: Some(cursor),
+                });
+                if lines.len() >= limit {
+                    break;
+                }
+            }
+        }
+    }
+    let at_end = lines.len() < limit;
+    let page = LogPage {
+        ended: at_end && lines.is_empty() && sources.iter().all(|source| source.closed),
+        cursor: position.as_ref().map_or_else(String::new, Position::text),
+        lines,
+    };
+    Ok((page, position))
+}
+
+fn line(source: &LogSource, (at, stream, text): Entry) -> LogLine {
+    LogLine {
+        at,
+        release: source.release.clone(),
+        instance: source
+            .instance
+            .as_ref()
+            .map(|instance: &Instance| -> InstanceId { instance.id.clone() }),
+        stream,
+        text,
+    }
+}
+
+/// The last lines of a log, for a reason. Empty if there is none.
+pub(super) async fn last_lines(log: &Path, count: usize) -> Vec<String> {
+    let log = log.to_owned();
+    tokio::task::spawn_blocking(move || Reader::new(log).tail(count))
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .map(|(entries, _)| entries.into_iter().map(|(_, _, text)| text).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,110 @@
+//! Where deployd keeps files below its state directory.
+//!
+//! ```text
+//! deployd.db            the database
+//! key                   the sealing key, unless systemd gives it as a credential
+//! uploads/TICKET        archives that no deployment has taken yet
+//! material/REL.tar      the archive that a release is being made from
+//! releases/REL/         what a release is made of, if that is files
+//! logs/REL/build.log    what making it printed
+//! logs/REL/INS.log      what an instance printed
+//! instances/            the process runtime's own
+//! ```
+
+use std::path::{Path, PathBuf};
+use temps_ipc::id::{InstanceId, ReleaseId};
+
+/// Paths below the state directory.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    state: PathBuf,
+}
+
+impl Paths {
+    /// Below `state`.
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        Self {
+            state: state.into(),
+        }
+    }
+
+    /// Makes the directories, private to this user.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        for directory in [
+            self.uploads(),
+            self.materials(),
+            self.releases(),
+            self.all_logs(),
+        ] {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
+        }
+        Ok(())
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.state.join("deployd.db")
+    }
+
+    /// The sealing key.
+    pub fn key(&self) -> PathBuf {
+        self.state.join("key")
+    }
+
+    /// Archives that no deployment has taken yet.
+    pub fn uploads(&self) -> PathBuf {
+        self.state.join("uploads")
+    }
+
+    /// Archives that releases are being made from.
+    pub fn materials(&self) -> PathBuf {
+        self.state.join("material")
+    }
+
+    /// The archive of one release.
+    pub fn material(&self, release: &ReleaseId) -> PathBuf {
+        self.materials().join(format!("{release}.tar"))
+    }
+
+    /// What releases are made of.
+    pub fn releases(&self) -> PathBuf {
+        self.state.join("releases")
+    }
+
+    /// What one release is made of.
+    pub fn release(&self, release: &ReleaseId) -> PathBuf {
+        self.releases().join(release.as_str())
+    }
+
+    /// All logs.
+    pub fn all_logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
+
+    /// The logs of one release.
+    pub fn logs(&self, release: &ReleaseId) -> PathBuf {
+        self.all_logs().join(release.as_str())
+    }
+
+    /// What making a release printed.
+    pub fn build_log(&self, release: &ReleaseId) -> PathBuf {
+        self.logs(release).join("build.log")
+    }
+
+    /// What an instance printed.
+    pub fn instance_log(&self, release: &ReleaseId, instance: &InstanceId) -> PathBuf {
+        self.logs(release).join(format!("{instance}.log"))
+    }
+}

@@ -1,0 +1,265 @@
+//! Bringing what runs in line with what should run: at the start of the platform, every quarter of
+//! an hour, and when somebody asks. Also the replacement of instances that died.
+
+use super::Engine;
+use crate::event;
+use crate::port::InstanceState;
+use crate::store::app::App;
+use crate::store::deployment::{self, Deployment, Kind};
+use crate::store::instance::{self, Instance, State};
+use crate::store::{StoreError, app};
+use std::collections::HashSet;
+use std::time::Duration;
+use temps_ipc::id::{DeploymentId, ReleaseId};
+use temps_ipc::types::{Phase, Timestamp};
+use tracing::warn;
+
+/// How long a reconciliation waits for the instances that it starts.
+const STARTS: Duration = Duration::from_secs(90);
+
+/// How far back restarts count against an app that keeps dying.
+const MEMORY_MS: i64 = 15 * 60 * 1000;
+
+/// Pause before the first restart is followed by another; doubled with every one.
+const FIRST_PAUSE_MS: i64 = 5_000;
+
+/// Longest pause between two restarts.
+const LONGEST_PAUSE_MS: i64 = 5 * 60 * 1000;
+
+/// Apps per page.
+const PAGE: u32 = 200;
+
+impl Deployment {
+    /// The serving release again, with a fresh instance.
+    pub(super) fn restart_of(app: &App, release: &ReleaseId) -> Self {
+        Self::queued(app, release, Kind::Restart, 0)
+    }
+
+    /// A deployment that waits for its turn.
+    pub(super) fn queued(app: &App, release: &ReleaseId, kind: Kind, watch_ms: u64) -> Self {
+        Self {
+            id: DeploymentId::fresh(),
+            app: app.id.clone(),
+            release: release.clone(),
+            kind,
+            phase: Phase::Queued,
+            previous: None,
+            fallback: None,
+            reason: String::new(),
+            last_lines: Vec::new(),
+            watch_ms,
+            drain_until: None,
+            watch_until: None,
+            revision: 1,
+            created_at: Timestamp::now(),
+            ended_at: None,
+        }
+    }
+}
+
+impl Engine {
+    /// Brings what runs in line with what should run; what was mended, in words.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reconcile(&self) -> Result<Vec<String>, StoreError> {
+        let _reconciling = self.reconciling.lock().await;
+        let _busy = self.idle.busy();
+        let mut mended = Vec::new();
+        self.sweep_files().await;
+        self.remove_strays(&mut mended).await?;
+        let mut restarted = Vec::new();
+        let mut after = None;
+        loop {
+            let from = after.clone();
+            let apps = self
+                .store
+                .read(move |db| app::list(db, from.as_ref(), PAGE))
+                .await?;
+            let Some(last) = apps.last() else { break };
+            after = Some(last.name.clone());
+            for app in apps {
+                if app.destroying {
+                    self.finish_destroying(&app).await?;
+                    mended.push(format!("{}: finished its removal", app.name));
+                } else if let Some(id) = self.revive(&app, &mut mended).await? {
+                    restarted.push(id);
+                }
+            }
+        }
+        self.resume().await?;
+        let outdated = match self.proxy.generation().await {
+            Ok(generation) => generation != self.generation().await?,
+            Err(_) => true,
+        };
+        if outdated {
+            match self.publish().await? {
+                Ok(true) => mended.push("gave the routes to the proxy again".to_owned()),
+                Ok(false) => {}
+                Err(fault) => warn!(%fault, "the proxy refused the routes"),
+            }
+        }
+        let started = async {
+            for id in &restarted {
+                self.ended(id).await;
+            }
+        };
+        if tokio::time::timeout(STARTS, started).await.is_err() {
+            mended.push("some instances are still being started".to_owned());
+        }
+        for line in &mended {
+            event::reconciled(line);
+        }
+        Ok(mended)
+    }
+
+    /// Waits until a deployment is neither waiting nor under way.
+    async fn ended(&self, id: &DeploymentId) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let wanted = id.clone();
+            match self
+                .store
+                .read(move |db| deployment::get(db, &wanted))
+                .await
+            {
+                Ok(row) if row.phase.outcome().is_none() => {}
+                _ => return,
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.stopping.cancelled() => return,
+            }
+        }
+    }
+
+    /// Stops instances that nobody knows of, and those that should be gone.
+    async fn remove_strays(&self, mended: &mut Vec<String>) -> Result<(), StoreError> {
+        for runtime in self.runtimes.iter() {
+            let running = match runtime.list().await {
+                Ok(running) => running,
+                Err(error) => {
+                    // Told by `temps doctor`; an engine that nobody uses may well be absent.
+                    tracing::debug!(runtime = %runtime.kind(), %error, "cannot list instances");
+                    continue;
+                }
+            };
+            // Read after listing: an instance is recorded before it is started.
+            let known = self.store.read(instance::all_present).await?;
+            let known: HashSet<_> = known.into_iter().map(|instance| instance.id).collect();
+            for id in running.into_iter().filter(|id| !known.contains(id)) {
+                let log = self.paths.all_logs().join("stray.log");
+                match runtime.stop(&id, self.settings.stop_grace, &log).await {
+                    Ok(()) => mended.push(format!("stopped {id}, which nobody needs")),
+                    Err(error) => warn!(%id, %error, "a stray instance cannot be stopped"),
+                }
+            }
+        }
+        let open = self.store.read(deployment::apps_with_open).await?;
+        let present = self.store.read(instance::all_present).await?;
+        for instance in present {
+            let wanted = instance.state == State::Serving || open.contains(&instance.app);
+            if !wanted {
+                self.stop_instance(&instance).await?;
+                mended.push(format!("stopped {}, which was left over", instance.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a fresh instance for an app whose serving one does not run.
+    async fn revive(
+        &self,
+        app: &App,
+        mended: &mut Vec<String>,
+    ) -> Result<Option<DeploymentId>, StoreError> {
+        let Some(release) = app.release.clone() else {
+            return Ok(None);
+        };
+        let id = app.id.clone();
+        let open = self.store.read(move |db| deployment::open(db, &id)).await?;
+        if open
+            .iter()
+            .any(|deployment| deployment.phase != Phase::Live)
+        {
+            return Ok(None);
+        }
+        let serving = self.instances(app, State::Serving).await?;
+        let mut down = serving.is_empty();
+        for instance in &serving {
+            if instance.address.is_none() {
+                continue;
+            }
+            let Some(runtime) = self.runtimes.get(instance.runtime) else {
+                warn!(app = %app.name, runtime = %instance.runtime, "this installation has no such runtime");
+                return Ok(None);
+            };
+            match runtime.state(&instance.id).await {
+                Ok(InstanceState::Running) => {}
+                Ok(InstanceState::Exited { .. } | InstanceState::Absent) => down = true,
+                Err(error) => {
+                    warn!(app = %app.name, %error, "cannot tell whether its instance runs");
+                    return Ok(None);
+                }
+            }
+        }
+        if !down {
+            return Ok(None);
+        }
+        let mut watched = open.into_iter().next();
+        let restart = Deployment::restart_of(app, &release);
+        let queued = restart.clone();
+        self.store
+            .write(move |tx| {
+                // Its instance did not survive the platform's own stop: that is no fault of the
+                // release, but nothing is left to watch either.
+                if let Some(watched) = &mut watched {
+                    watched.phase = Phase::Confirmed;
+                    deployment::update(tx, watched)?;
+                }
+                deployment::insert(tx, &queued)
+            })
+            .await?;
+        mended.push(format!("{}: started again", app.name));
+        self.wake(&app.id);
+        self.changed();
+        Ok(Some(restart.id))
+    }
+
+    /// Replaces an instance that is unhealthy outside a watch window, unless that was tried only
+    /// just now: the proxy reports it again.
+    pub(super) async fn restart(&self, instance: &Instance, why: &str) -> Result<(), StoreError> {
+        let id = instance.app.clone();
+        let now = Timestamp::now();
+        let queued = self
+            .store
+            .write(move |tx| {
+                let Some(app) = app::by_id(tx, &id)? else {
+                    return Ok(None);
+                };
+                let Some(release) = app.release.clone() else {
+                    return Ok(None);
+                };
+                if app.destroying || !deployment::open(tx, &id)?.is_empty() {
+                    return Ok(None);
+                }
+                let recent = deployment::restarts_since(tx, &id, Timestamp(now.0 - MEMORY_MS))?;
+                if let Some(last) = recent.first() {
+                    let doublings = recent.len().saturating_sub(1).min(16) as u32;
+                    let pause = (FIRST_PAUSE_MS << doublings).min(LONGEST_PAUSE_MS);
+                    if now.0 < last.0 + pause {
+                        return Ok(None);
+                    }
+                }
+                deployment::insert(tx, &Deployment::restart_of(&app, &release))?;
+                Ok(Some(app))
+            })
+            .await?;
+        if let Some(app) = queued {
+            event::restarting(&app, instance, why);
+            self.wake(&app.id);
+            self.changed();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! What the proxy is told: a full snapshot made from the database, one at a time.
+
+use super::Engine;
+use crate::port::Artifact;
+use crate::store::instance::{self, State};
+use crate::store::{RowError, StoreError, app, release};
+use rusqlite::{Connection, OptionalExtension, Transaction};
+use std::time::Duration;
+use temps_ipc::types::{Backend, Host, PathPrefix, Route, Snapshot, StaticSite, Target};
+use temps_ipc::{Code, Fault};
+use tracing::warn;
+
+/// First pause before a proxy that does not answer is told again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Apps per page while the snapshot is made.
+const PAGE: u32 = 500;
+
+impl Engine {
+    /// Gives the present routes to the proxy and answers when it serves them (true), or when the
+    /// daemon stops (false). Waits for a proxy that does not answer, however long: until it has
+    /// answered nobody knows what it serves.
+    ///
+    /// # Errors
+    /// Outer: the database. Inner: the proxy's refusal; it still serves what it served.
+    pub(super) async fn publish(&self) -> Result<Result<bool, Fault>, StoreError> {
+        let _publishing = self.publishing.lock().await;
+        let mut pause = FIRST_PAUSE;
+        let mut floor = 0;
+        loop {
+            let base = self.settings.base_domain.clone();
+            let snapshot = self
+                .store
+                .write(move |tx| {
+                    Ok(Snapshot {
+                        generation: next_generation(tx, floor)?,
+                        routes: routes(tx, &base)?,
+                    })
+                })
+                .await?;
+            let fault = match self.proxy.apply(snapshot).await {
+                Ok(()) => return Ok(Ok(true)),
+                Err(fault) => fault,
+            };
+            match fault.code {
+                // It has a newer snapshot than we ever made: our database was restored.
+                Code::Busy => match self.proxy.generation().await {
+                    Ok(generation) => floor = generation,
+                    Err(fault) => warn!(%fault, "the proxy does not say which routes it serves"),
+                },
+                Code::Unavailable => warn!(%fault, "the proxy does not answer; telling it again"),
+                _ => return Ok(Err(fault)),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stopping.cancelled() => return Ok(Ok(false)),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The generation of the last snapshot that was made.
+    pub(super) async fn generation(&self) -> Result<u64, StoreError> {
+        self.store.read(current_generation).await
+    }
+}
+
+fn current_generation(db: &Connection) -> Result<u64, RowError> {
+    let text: Option<String> = db
+        .query_row(
+            "SELECT value FROM meta WHERE key = 'generation'",
+            [],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+fn next_generation(tx: &Transaction<'_>, floor: u64) -> Result<u64, RowError> {
+    let next = current_generation(tx)?.max(floor) + 1;
+    tx.execute(
+        "UPDATE meta SET value = ?1 WHERE key = 'generation'",
+        [next.to_string()],
+    )?;
+    Ok(next)
+}
+
+/// Every route that shall be served.
+fn routes(db: &Connection, base: &Host) -> Result<Vec<Route>, RowError> {
+    let mut routes = Vec::new();
+    let mut after = None;
+    loop {
+        let apps = app::list(db, after.as_ref(), PAGE)?;
+        let Some(last) = apps.last() else {
+            return Ok(routes);
+        };
+        after = Some(last.name.clone());
+        for app in apps.iter().filter(|app| !app.destroying) {
+            let Some(id) = &app.release else { continue };
+            let Some(backend) = backend(db, app, &release::get(db, id)?)? else {
+                continue;
+            };
+            for host in hosts(db, app, base)? {
+                routes.push(Route {
+                    host,
+                    path_prefix: PathPrefix::root(),
+                    app: app.name.clone(),
+                    release: id.clone(),
+                    backend: backend.clone(),
+                });
+            }
+        }
+    }
+}
+
+/// The app's hosts, the platform's own first.
+pub(super) fn hosts(db: &Connection, app: &app::App, base: &Host) -> Result<Vec<Host>, RowError> {
+    let mut hosts = Vec::new();
+    if let Ok(own) = format!("{}.{base}", app.name).parse() {
+        hosts.push(own);
+    }
+    for host in app::domains(db, &app.id)? {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    Ok(hosts)
+}
+
+/// Who answers for the app now; nobody while nothing of it is meant to serve.
+fn backend(
+    db: &Connection,
+    app: &app::App,
+    release: &release::Release,
+) -> Result<Option<Backend>, RowError> {
+    let serving: Vec<_> = instance::present(db, &app.id)?
+        .into_iter()
+        .filter(|instance| instance.state == State::Serving)
+        .collect();
+    if let Some(Artifact::Files { root, spa }) = &release.artifact {
+        return Ok(serving.first().map(|instance| {
+            Backend::Static(StaticSite {
+                id: instance.id.clone(),
+                root: root.clone(),
+                spa: *spa,
+            })
+        }));
+    }
+    let targets: Vec<Target> = serving
+        .into_iter()
+        .filter_map(|instance| {
+            Some(Target {
+                id: instance.id,
+                address: instance.address?,
+                check: release.check(),
+            })
+        })
+        .collect();
+    Ok((!targets.is_empty()).then_some(Backend::Targets(targets)))
+}

@@ -1,0 +1,379 @@
+//! The steps of a deployment, one function per phase. A step may be entered again after a crash,
+//! so it first looks at what is there.
+//!
+//! ```text
+//! Queued -> Preparing -> Starting -> Probing -> Switching -> Draining -> Retiring -> Live -> Confirmed
+//!              |            |           |           |            |           |        |
+//!              +------------+-----------+-----------+            +-----------+--------+
+//!                           v                                             v
+//!                       Refusing -> Refused                        RollingBack -> RolledBack
+//! ```
+//! Static sites pass `Starting` without starting anything and skip `Probing`. A restart of the
+//! serving release ends `Confirmed` without a watch window.
+
+use super::{Engine, failpoint};
+use crate::event;
+use crate::port::{Artifact, BuildJob};
+use crate::store::app::App;
+use crate::store::deployment::{self, Deployment, Kind};
+use crate::store::release::{self, Release};
+use crate::store::{RowError, StoreError, instance};
+use rusqlite::Transaction;
+use std::time::Duration;
+use temps_ipc::types::{Phase, ReleaseStatus, Timestamp};
+use temps_ipc::{Code, Fault};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// Most lines of output kept with a refused deployment; the whole log stays in `temps logs`.
+const LAST_LINES: usize = 20;
+
+/// How a step ended.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The next phase.
+    Next(Phase),
+    /// The release is at fault, and never served: clean up and refuse it.
+    Refuse(String),
+    /// The release serves and turned bad: bring back the last good one.
+    RollBack(String),
+    /// The daemon stops; the deployment stays where it is.
+    Paused,
+}
+
+/// Drives a deployment until it has ended, its window was closed by a successor, or the daemon
+/// stops.
+pub(super) async fn drive(
+    engine: &Engine,
+    app: &App,
+    mut deployment: Deployment,
+) -> Result<(), StoreError> {
+    loop {
+        let phase = deployment.phase;
+        failpoint::hit(phase.name(), "before").await;
+        let step = match phase {
+            Phase::Queued => engine.begin(app, &mut deployment).await?,
+            Phase::Preparing => engine.prepare(app, &deployment).await?,
+            Phase::Starting => engine.start(app, &deployment).await?,
+            Phase::Probing => engine.probe(app, &deployment).await?,
+            Phase::Switching => engine.switch(app, &mut deployment).await?,
+            Phase::Draining => engine.drain(app, &deployment).await?,
+            Phase::Retiring => engine.retire(app, &deployment).await?,
+            Phase::Live => engine.watch(app, &deployment).await?,
+            Phase::Refusing => engine.refuse(app, &mut deployment).await?,
+            Phase::RollingBack => engine.roll_back(app, &mut deployment).await?,
+            Phase::Confirmed | Phase::Refused | Phase::RolledBack => return Ok(()),
+        };
+        failpoint::hit(phase.name(), "after").await;
+        match step {
+            Step::Next(next) => engine.advance(app, &mut deployment, next).await?,
+            Step::Refuse(reason) => {
+                deployment.reason = reason;
+                engine
+                    .advance(app, &mut deployment, Phase::Refusing)
+                    .await?;
+            }
+            Step::RollBack(reason) => {
+                deployment.reason = reason;
+                engine
+                    .advance(app, &mut deployment, Phase::RollingBack)
+                    .await?;
+            }
+            Step::Paused => return Ok(()),
+        }
+        if deployment.phase == Phase::Live {
+            // The worker looks for a successor before it watches.
+            return Ok(());
+        }
+    }
+}
+
+impl Engine {
+    /// Writes the next phase, and with it whatever must be true in it.
+    async fn advance(
+        &self,
+        app: &App,
+        deployment: &mut Deployment,
+        next: Phase,
+    ) -> Result<(), StoreError> {
+        deployment.phase = next;
+        let now = Timestamp::now();
+        match next {
+            Phase::Draining => {
+                let drain = self.settings.drain_timeout.as_millis() as i64;
+                deployment.drain_until = Some(Timestamp(now.0 + drain));
+                deployment.watch_until = Some(Timestamp(now.0 + deployment.watch_ms as i64));
+            }
+            Phase::Live if deployment.watch_until.is_none() => {
+                deployment.watch_until = Some(Timestamp(now.0 + deployment.watch_ms as i64));
+            }
+            _ => {}
+        }
+        self.record(deployment, |_, _| Ok(())).await?;
+        event::phase(app, deployment);
+        if matches!(next, Phase::Confirmed | Phase::Refused | Phase::RolledBack) {
+            self.tidy(app).await;
+        }
+        Ok(())
+    }
+
+    /// Writes the deployment together with `more`, in one transaction.
+    pub(super) async fn record<F>(
+        &self,
+        deployment: &mut Deployment,
+        more: F,
+    ) -> Result<(), StoreError>
+    where
+        F: FnOnce(&Transaction<'_>, &Deployment) -> Result<(), RowError> + Send + 'static,
+    {
+        let mut row = deployment.clone();
+        *deployment = self
+            .store
+            .write(move |tx| {
+                deployment::update(tx, &mut row)?;
+                more(tx, &row)?;
+                Ok(row)
+            })
+            .await?;
+        self.changed();
+        Ok(())
+    }
+
+    /// The release of a deployment.
+    pub(super) async fn release(&self, deployment: &Deployment) -> Result<Release, StoreError> {
+        let id = deployment.release.clone();
+        self.store.read(move |db| release::get(db, &id)).await
+    }
+
+    async fn begin(&self, _app: &App, _deployment: &mut Deployment) -> Result<Step, StoreError> {
+        Ok(Step::Next(Phase::Preparing))
+    }
+
+    /// Makes the release, unless it was made before.
+    async fn prepare(&self, app: &App, deployment: &Deployment) -> Result<Step, StoreError> {
+        let release = self.release(deployment).await?;
+        if release.artifact.is_some() {
+            return Ok(Step::Next(Phase::Starting));
+        }
+        let job = BuildJob {
+            app: app.name.clone(),
+            release: release.id.clone(),
+            material: release.material.clone(),
+            runtime: release.wanted_runtime,
+            directory: self.paths.release(&release.id),
+            log: self.paths.build_log(&release.id),
+        };
+        let built = tokio::select! {
+            built = self.build(&job) => built,
+            () = self.stopping.cancelled() => return Ok(Step::Paused),
+        };
+        match built {
+            Ok(built) => {
+                let id = release.id.clone();
+                self.store
+                    .write(move |tx| release::set_built(tx, &id, &built))
+                    .await?;
+                let _ = tokio::fs::remove_file(self.paths.material(&release.id)).await;
+                Ok(Step::Next(Phase::Starting))
+            }
+            Err(fault) => Ok(Step::Refuse(explain(&fault))),
+        }
+    }
+
+    async fn build(&self, job: &BuildJob) -> Result<crate::port::Built, Fault> {
+        let _permit = self
+            .builds
+            .acquire()
+            .await
+            .map_err(|_| Fault::internal("builds were closed"))?;
+        // Whatever an interrupted build left.
+        for directory in [Some(job.directory.as_path()), None].into_iter().flatten() {
+            match tokio::fs::remove_dir_all(directory).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Fault::internal(format!(
+                        "cannot remove {}: {error}",
+                        directory.display()
+                    )));
+                }
+                _ => {}
+            }
+        }
+        if let Some(parent) = job.log.parent() {
+            tokio::fs::create_dir_all(parent)
+                .await
+                .map_err(|error| storage(&format!("cannot make {}", parent.display()), &error))?;
+        }
+        self.builder.build(job).await
+    }
+
+    /// Flips what serves, tells the proxy, and answers when new requests go to the new release.
+    async fn switch(&self, app: &App, deployment: &mut Deployment) -> Result<Step, StoreError> {
+        let Some(new) = self.own_instance(app, deployment).await? else {
+            return Ok(Step::Refuse(
+                "its instance disappeared before the switch".to_owned(),
+            ));
+        };
+        let release = self.release(deployment).await?;
+        if deployment.previous.is_none() {
+            deployment.previous = app.release.clone().filter(|serving| *serving != release.id);
+        }
+        let owner = app.clone();
+        let fresh = deployment.kind == Kind::Deploy;
+        let id = new.id.clone();
+        self.record(deployment, move |tx, deployment| {
+            instance::switch(tx, &owner.id, &id)?;
+            release::set_serving(tx, &owner.id, &deployment.release)?;
+            if fresh {
+                // What the release was deployed with is what the app has from now on.
+                tx.execute(
+                    "UPDATE app SET runtime = ?2, health = ?3, health_timeout_ms = ?4, watch_ms = ?5 WHERE id = ?1",
+                    rusqlite::params![
+                        owner.id.as_str(),
+                        release.runtime.map(temps_ipc::types::RuntimeKind::name),
+                        release.health,
+                        release.health_timeout_ms as i64,
+                        deployment.watch_ms as i64,
+                    ],
+                )?;
+            }
+            Ok(())
+        })
+        .await?;
+        failpoint::hit(Phase::Switching.name(), "recorded").await;
+        match self.publish().await? {
+            Ok(true) => Ok(Step::Next(Phase::Draining)),
+            Ok(false) => Ok(Step::Paused),
+            Err(fault) => {
+                warn!(app = %app.name, %fault, "the proxy refused the routes; the old release stays");
+                self.unswitch(app, deployment).await?;
+                Ok(Step::Refuse(format!(
+                    "the proxy refused the new routes: {}",
+                    explain(&fault)
+                )))
+            }
+        }
+    }
+
+    /// Takes a switch back that the proxy never saw.
+    async fn unswitch(&self, app: &App, deployment: &mut Deployment) -> Result<(), StoreError> {
+        let app = app.id.clone();
+        self.record(deployment, move |tx, deployment| {
+            tx.execute(
+                "UPDATE instance SET state = CASE WHEN deployment = ?2 THEN 'starting' ELSE 'serving' END
+                 WHERE app = ?1 AND state IN ('serving', 'retiring')",
+                [app.as_str(), deployment.id.as_str()],
+            )?;
+            let status = match deployment.kind {
+                Kind::Deploy => ReleaseStatus::Pending,
+                Kind::Rollback => ReleaseStatus::Superseded,
+                Kind::Restart => return Ok(()),
+            };
+            release::set_status(tx, &deployment.release, status, "")?;
+            match &deployment.previous {
+                Some(previous) => release::set_serving(tx, &app, previous),
+                None => {
+                    tx.execute("UPDATE app SET release = NULL WHERE id = ?1", [app.as_str()])?;
+                    Ok(())
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits until no request can reach the old instances any more, or their time is over.
+    async fn drain(&self, app: &App, deployment: &Deployment) -> Result<Step, StoreError> {
+        let until = deployment.drain_until.unwrap_or_else(Timestamp::now);
+        let old = self.instances(app, instance::State::Retiring).await?;
+        let drained = async {
+            for instance in &old {
+                self.drained(&instance.id, until).await;
+            }
+        };
+        tokio::select! {
+            () = drained => Ok(Step::Next(Phase::Retiring)),
+            bad = self.turned_bad(app, deployment) => Ok(Step::RollBack(bad)),
+            () = self.stopping.cancelled() => Ok(Step::Paused),
+        }
+    }
+
+    /// Waits until `until` at most for requests to `target` to end.
+    pub(super) async fn drained(&self, target: &temps_ipc::id::InstanceId, until: Timestamp) {
+        let left = u64::try_from(until.0 - Timestamp::now().0).unwrap_or(0);
+        let deadline = Instant::now() + Duration::from_millis(left);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let slice = left.min(Duration::from_secs(10));
+            match self.proxy.drained(target, slice).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                // A proxy that was restarted has no request in flight to it; ask that one.
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        info!(%target, "requests in flight are cut: the drain timeout is over");
+    }
+
+    /// Stops the old instances.
+    async fn retire(&self, app: &App, deployment: &Deployment) -> Result<Step, StoreError> {
+        for old in self.instances(app, instance::State::Retiring).await? {
+            self.stop_instance(&old).await?;
+        }
+        if deployment.kind == Kind::Restart {
+            return Ok(Step::Next(Phase::Confirmed));
+        }
+        match self.is_down(app, deployment).await? {
+            Some(how) => Ok(Step::RollBack(how)),
+            None => Ok(Step::Next(Phase::Live)),
+        }
+    }
+
+    /// Removes what was started, and says why.
+    async fn refuse(&self, app: &App, deployment: &mut Deployment) -> Result<Step, StoreError> {
+        let mut log = self.paths.build_log(&deployment.release);
+        for instance in self.instances(app, instance::State::Starting).await? {
+            if instance.deployment == deployment.id {
+                self.stop_instance(&instance).await?;
+                log = self.paths.instance_log(&instance.release, &instance.id);
+            }
+        }
+        deployment.last_lines = super::logs::last_lines(&log, LAST_LINES).await;
+        let release = self.release(deployment).await?;
+        let _ = tokio::fs::remove_file(self.paths.material(&release.id)).await;
+        if release.served_at.is_none() || release.status == ReleaseStatus::Pending {
+            self.remove_artifact(&release).await;
+            let reason = deployment.reason.clone();
+            self.record(deployment, move |tx, deployment| {
+                release::set_status(tx, &deployment.release, ReleaseStatus::Refused, &reason)
+            })
+            .await?;
+        }
+        Ok(Step::Next(Phase::Refused))
+    }
+
+    /// The artifact's kind decides whether there is anything to start.
+    pub(super) fn is_static(release: &Release) -> bool {
+        matches!(release.artifact, Some(Artifact::Files { .. }))
+    }
+}
+
+/// A fault in one line, its hint included.
+pub(super) fn explain(fault: &Fault) -> String {
+    if fault.hint.is_empty() {
+        fault.what.clone()
+    } else {
+        format!("{} ({})", fault.what, fault.hint)
+    }
+}
+
+/// A fault for a failed file operation.
+pub(crate) fn storage(what: &str, error: &std::io::Error) -> Fault {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        Fault::new(Code::NoSpace, format!("{what}: the disk is full"))
+            .hint("free some space, then try again")
+    } else {
+        Fault::internal(format!("{what}: {error}"))
+    }
+}

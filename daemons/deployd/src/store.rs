@@ -1,0 +1,293 @@
+//! The state directory's database: every app, release, deployment and instance, and what shall
+//! happen next. SQLite in WAL mode with full synchronisation: what a transaction wrote is on disk
+//! when it returns.
+//!
+//! Rules: deployd is its only user; a step of a deployment is written here before it is taken;
+//! secrets are sealed before they come here ([`seal`]).
+
+pub mod app;
+pub mod audit;
+pub mod deployment;
+pub mod instance;
+pub mod release;
+pub mod schema;
+pub mod seal;
+
+use rusqlite::{Connection, OpenFlags};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use temps_ipc::{Code, Fault};
+
+/// Why the store could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite's own error.
+    #[error("the database {path} cannot be used: {source}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: rusqlite::Error,
+    },
+    /// Written by a newer version.
+    #[error("the database has schema {found}, this version knows {known}")]
+    Newer {
+        /// What the file says.
+        found: i64,
+        /// What this build knows.
+        known: i64,
+    },
+    /// A row that this version cannot read.
+    #[error("a row of {table} cannot be read: {why}")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The thing named does not exist.
+    #[error("{0}")]
+    Missing(String),
+    /// A thing of this name exists already.
+    #[error("{0}")]
+    Exists(String),
+    /// The thread that used the database is gone.
+    #[error("the database thread ended")]
+    Ended,
+}
+
+impl StoreError {
+    /// Whether the file itself is damaged, so that starting with it makes no sense.
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            StoreError::Sqlite { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+            ),
+            StoreError::Newer { .. } | StoreError::Row { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        let what = error.to_string();
+        match &error {
+            StoreError::Missing(_) => Fault::not_found(what),
+            StoreError::Exists(_) => Fault::new(Code::Exists, what),
+            StoreError::Sqlite { source, .. }
+                if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
+            {
+                Fault::new(Code::NoSpace, "the disk is full: nothing was changed")
+                    .hint("free some space, then try again; `temps doctor` shows what is left")
+            }
+            _ if error.is_corruption() => Fault::new(Code::Config, what)
+                .hint("routes keep being served; restore the state directory from a backup"),
+            _ => Fault::internal(what),
+        }
+    }
+}
+
+/// The open database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
+}
+
+impl Store {
+    /// Opens (or makes) the database at `path` and brings it to this version's schema.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; [`StoreError::is_corruption`] tells a damaged file.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let fail = |source| StoreError::Sqlite {
+            path: path.to_owned(),
+            source,
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(fail)?;
+        schema::prepare(&mut connection).map_err(fail)?;
+        let found = schema::migrate(&mut connection).map_err(fail)?;
+        if found > schema::VERSION {
+            return Err(StoreError::Newer {
+                found,
+                known: schema::VERSION,
+            });
+        }
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+            path: path.into(),
+        })
+    }
+
+    /// Runs `work` in one transaction on a thread that may block; committed if it succeeds.
+    ///
+    /// # Errors
+    /// What `work` says, or the commit.
+    pub async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, RowError> + Send + 'static,
+    {
+        let connection = Arc::clone(&self.connection);
+        let done = tokio::task::spawn_blocking(move || {
+            // A panic in a closure rolled its transaction back, so the connection stays usable.
+            let mut connection = connection
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })
+        .await
+        .map_err(|_| StoreError::Ended)?;
+        done.map_err(|error| self.name(error))
+    }
+
+    /// Runs `work`, which only reads.
+    ///
+    /// # Errors
+    /// What `work` says.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, RowError> + Send + 'static,
+    {
+        let connection = Arc::clone(&self.connection);
+        let done = tokio::task::spawn_blocking(move || {
+            let connection = connection
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            work(&connection)
+        })
+        .await
+        .map_err(|_| StoreError::Ended)?;
+        done.map_err(|error| self.name(error))
+    }
+
+    fn name(&self, error: RowError) -> StoreError {
+        match error {
+            RowError::Sqlite(source) => StoreError::Sqlite {
+                path: self.path.to_path_buf(),
+                source,
+            },
+            RowError::Unreadable { table, why } => StoreError::Row { table, why },
+            RowError::Missing(what) => StoreError::Missing(what),
+            RowError::Exists(what) => StoreError::Exists(what),
+        }
+    }
+}
+
+/// What can go wrong inside a transaction.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// SQLite's own error.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row that this version cannot read.
+    #[error("a row of {table} cannot be read: {why}")]
+    Unreadable {
+        /// The table.
+        table: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The thing named does not exist.
+    #[error("{0}")]
+    Missing(String),
+    /// A thing of this name exists already.
+    #[error("{0}")]
+    Exists(String),
+}
+
+/// Reads a text column that holds a parsed type.
+pub(crate) fn parsed<T>(table: &'static str, text: &str) -> Result<T, RowError>
+where
+    T: std::str::FromStr,
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| RowError::Unreadable {
+        table,
+        why: error.to_string(),
+    })
+}
+
+/// Reads a text column that holds JSON.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
+    table: &'static str,
+    text: &str,
+) -> Result<T, RowError> {
+    serde_json::from_str(text).map_err(|error| RowError::Unreadable {
+        table,
+        why: error.to_string(),
+    })
+}
+
+/// Writes a value as JSON for a text column.
+pub(crate) fn to_json<T: serde::Serialize>(
+    table: &'static str,
+    value: &T,
+) -> Result<String, RowError> {
+    serde_json::to_string(value).map_err(|error| RowError::Unreadable {
+        table,
+        why: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused_as_corrupt() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deployd.db");
+        std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+        let error = Store::open(&path).err().unwrap();
+        assert!(error.is_corruption(), "{error}");
+        assert_eq!(Fault::from(error).code, Code::Config);
+    }
+
+    #[test]
+    fn a_database_of_a_newer_version_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deployd.db");
+        drop(Store::open(&path).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .pragma_update(None, "user_version", schema::VERSION + 1)
+            .unwrap();
+        drop(connection);
+        assert!(matches!(Store::open(&path), Err(StoreError::Newer { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_failed_transaction_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("deployd.db")).unwrap();
+        let failed: Result<(), _> = store
+            .write(|tx| {
+                tx.execute("INSERT INTO meta(key, value) VALUES('a', '1')", [])?;
+                Err(RowError::Missing("on purpose".into()))
+            })
+            .await;
+        assert!(failed.is_err());
+        let rows: i64 = store
+            .read(|db| {
+                Ok(
+                    db.query_row("SELECT count(*) FROM meta WHERE key = 'a'", [], |row| {
+                        row.get(0)
+                    })?,
+                )
+            })
+            .await
+            .unwrap();
+        assert_eq!(rows, 0);
+    }
+}
