@@ -1,5 +1,7 @@
 //! The adapters behind the ports of [`crate::port`].
 
+pub mod build;
+pub mod docker;
 pub mod process;
 mod procfs;
 pub mod proxy;

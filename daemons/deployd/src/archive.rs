@@ -16,11 +16,11 @@ mod tree;
 mod tests;
 
 use header::{Kind, Member, Members};
-use std::ffi::OsStr;
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use temps_ipc::{Code, Fault};
 use tree::Tree;
@@ -58,7 +58,7 @@ pub enum ArchiveError {
     #[error("the archive is empty")]
     Empty,
     /// An entry that may not be there.
-    #[error("the archive's entry {name} {why}")]
+    #[error("the entry {name} {why}")]
     Entry {
         /// Its name, quoted.
         name: String,
@@ -66,7 +66,7 @@ pub enum ArchiveError {
         why: String,
     },
     /// Too much of something.
-    #[error("the archive holds more than {0}")]
+    #[error("the source holds more than {0}")]
     TooLarge(String),
     /// The disk is full.
     #[error("no space is left to unpack the archive")]
@@ -212,4 +212,42 @@ fn copy(
         left -= copied;
     }
     Ok(())
+}
+
+/// Holds a directory that something else filled (git) to the rules of an archive: its limits, and
+/// no link that leads out of it. Blocks.
+///
+/// # Errors
+/// See [`ArchiveError`].
+pub fn check_tree(directory: &Path, limits: Limits) -> Result<(), ArchiveError> {
+    let tree = Tree::open(directory)?;
+    let (mut entries, mut bytes) = (0, 0_u64);
+    let mut waiting = vec![Vec::<OsString>::new()];
+    while let Some(below) = waiting.pop() {
+        let path: PathBuf = below.iter().collect();
+        for entry in fs::read_dir(directory.join(&path)).map_err(ArchiveError::io)? {
+            let entry = entry.map_err(ArchiveError::io)?;
+            let kind = entry.file_type().map_err(ArchiveError::io)?;
+            let mut name = below.clone();
+            name.push(entry.file_name());
+            entries += 1;
+            if entries > limits.entries {
+                return Err(ArchiveError::TooLarge(format!(
+                    "{} entries",
+                    limits.entries
+                )));
+            }
+            if kind.is_dir() {
+                waiting.push(name);
+            } else if kind.is_symlink() {
+                tree.note_link(name);
+            } else {
+                bytes = bytes.saturating_add(entry.metadata().map_err(ArchiveError::io)?.len());
+                if bytes > limits.bytes {
+                    return Err(ArchiveError::TooLarge(format!("{} bytes", limits.bytes)));
+                }
+            }
+        }
+    }
+    tree.check_links()
 }

@@ -1,7 +1,7 @@
 //! The process: sockets adopted, parts put together, ready, served, drained.
 
-use crate::adapter::build::RealBuilder;
-use crate::adapter::docker::DockerRuntime;
+use crate::adapter::build::{BuildSettings, SourceBuilder};
+use crate::adapter::docker::{DockerRuntime, DockerSettings};
 use crate::adapter::process::ProcessRuntime;
 use crate::adapter::proxy::RealProxy;
 use crate::config::Settings;
@@ -140,11 +140,14 @@ fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, 
         (Exit::Config, problem.to_string())
     })?;
     let seal = seal(paths).map_err(|problem| (Exit::Config, problem))?;
-    let mut runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(DockerRuntime::new(
-        &settings.docker_socket,
-        paths.state(),
-        settings.memory_limit << 20,
-    ))];
+    let docker = DockerSettings {
+        socket: settings.docker_socket.clone(),
+        memory: i64::try_from(settings.memory_limit << 20).unwrap_or(i64::MAX),
+        ..DockerSettings::default()
+    };
+    let docker = DockerRuntime::new(docker, paths.state());
+    let images = docker.images();
+    let mut runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(docker)];
     if settings.standalone
         && let Some(program) = &settings.instance_program
     {
@@ -154,7 +157,13 @@ fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, 
         )));
     }
     let runtimes = Runtimes::new(runtimes);
-    let builder = RealBuilder::new(&settings.docker_socket, paths.state(), settings.standalone);
+    let builder = SourceBuilder::new(
+        BuildSettings {
+            has_process: settings.standalone,
+            ..BuildSettings::default()
+        },
+        Some(images),
+    );
     Ok(Parts {
         store,
         seal,

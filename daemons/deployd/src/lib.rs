@@ -13,7 +13,7 @@ pub mod adapter;
 pub mod archive;
 pub mod checks;
 pub mod config;
-// pub mod daemon;
+pub mod daemon;
 pub mod engine;
 pub mod event;
 pub mod logfile;
@@ -36,5 +36,5 @@ pub const APPLET: Applet = Applet {
 };
 
 fn run(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
+    daemon::main()
 }

@@ -198,7 +198,10 @@ async fn starting_what_runs_succeeds_and_starts_nothing() {
         world.runtime.state(&spec.id).await.unwrap(),
         InstanceState::Running
     );
-    assert_eq!(world.runtime.list().await.unwrap(), std::slice::from_ref(&spec.id));
+    assert_eq!(
+        world.runtime.list().await.unwrap(),
+        std::slice::from_ref(&spec.id)
+    );
     world
         .runtime
         .stop(&spec.id, GRACE, &spec.log)

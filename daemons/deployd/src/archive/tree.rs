@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the kernel allows in one name and in one path.
 const MAX_COMPONENT: usize = 255;
@@ -43,7 +43,7 @@ pub(super) fn components(name: &[u8], depth: usize) -> Result<Vec<OsString>, Arc
     for component in name.split(|&byte| byte == b'/') {
         match component {
             b"" | b"." => {}
-            b".." => return refuse("leads out of the archive"),
+            b".." => return refuse("leads out of the source"),
             _ if component.contains(&0) => return refuse("has a NUL byte in its name"),
             _ if component.len() > MAX_COMPONENT => return refuse("has a name that is too long"),
             _ => found.push(OsStr::from_bytes(component).to_owned()),
@@ -151,13 +151,20 @@ impl Tree {
         linkat(&from, file.as_os_str(), &parent, last, AtFlags::empty()).map_err(failed)
     }
 
+    /// A link that was there already, to be checked with the others.
+    pub(super) fn note_link(&self, path: Vec<OsString>) {
+        let name: PathBuf = path.iter().collect();
+        let name = name.as_os_str().as_bytes().to_vec();
+        self.links.borrow_mut().push((name, path));
+    }
+
     /// Refuses links that lead out of the tree, by whatever way, now that all are there.
     pub(super) fn check_links(&self) -> Result<(), ArchiveError> {
         for (name, path) in self.links.borrow().iter() {
             if self.leads_out(path)? {
                 return Err(ArchiveError::entry(
                     name,
-                    "is a link that leads out of the archive",
+                    "is a link that leads out of the source",
                 ));
             }
         }

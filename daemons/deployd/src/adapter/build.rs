@@ -1,0 +1,330 @@
+//! Makes releases: fetches or unpacks the source, finds out what it is, and builds it.
+//!
+//! | material | becomes |
+//! |---|---|
+//! | files to serve | [`Artifact::Files`] |
+//! | source with a `Dockerfile` | an image, built by the engine ([`crate::adapter::docker`]) |
+//! | source with a `Procfile` | [`Artifact::Directory`], for the process runtime |
+//! | an image reference | that image by its content id |
+//! | an earlier release's artifact | itself, if it still exists |
+//!
+//! Everything is said in the build log, last the fault if there is one. A build that fails leaves
+//! nothing of its directory; one that is cancelled leaves what the next start of it removes.
+
+mod choose;
+mod command;
+mod git;
+mod procfile;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use crate::adapter::docker::Images;
+use crate::archive::{self, Limits, Summary};
+use crate::logfile::Writer;
+use crate::port::{Artifact, BuildJob, Builder, Built, Material};
+use async_trait::async_trait;
+use choose::Plan;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use temps_ipc::types::{LogStream, RuntimeKind};
+use temps_ipc::{Code, Fault};
+
+/// What the builder may do and use.
+#[derive(Debug, Clone)]
+pub struct BuildSettings {
+    /// What a source may hold.
+    pub limits: Limits,
+    /// How long fetching from git may take.
+    pub git_limit: Duration,
+    /// Whether this installation has the process runtime.
+    pub has_process: bool,
+}
+
+impl Default for BuildSettings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            git_limit: Duration::from_secs(600),
+            has_process: false,
+        }
+    }
+}
+
+/// Makes releases for real.
+#[derive(Debug, Clone)]
+pub struct SourceBuilder {
+    settings: BuildSettings,
+    images: Option<Arc<Images>>,
+}
+
+impl SourceBuilder {
+    /// A builder; without `images` this installation has no docker runtime.
+    pub fn new(settings: BuildSettings, images: Option<Arc<Images>>) -> Self {
+        Self { settings, images }
+    }
+
+    async fn make(&self, job: &BuildJob, log: &mut Writer) -> Result<Built, Fault> {
+        if job.runtime == Some(RuntimeKind::Systemd) {
+            return Err(unsupported_systemd());
+        }
+        match &job.material {
+            Material::Archive { path, label } => {
+                let root = self.unpack(path, job, log).await?;
+                self.from_source(job, root, format!("dir {label}"), log)
+                    .await
+            }
+            Material::Static { path, label, spa } => {
+                only(
+                    job,
+                    RuntimeKind::Static,
+                    "files are served by the proxy itself",
+                )?;
+                let root = self.unpack(path, job, log).await?;
+                files(root, *spa, format!("static {label}"), log)
+            }
+            Material::Git { url, reference } => {
+                space::check(&job.directory)?;
+                prepare(&job.directory)?;
+                let limit = self.settings.git_limit;
+                let checkout =
+                    git::checkout(url, reference.as_deref(), &job.directory, limit, log).await?;
+                let limits = self.settings.limits;
+                let root = checkout.root.clone();
+                blocking(move |_| archive::check_tree(&root, limits).map_err(Fault::from)).await?;
+                self.from_source(job, checkout.root, checkout.source, log)
+                    .await
+            }
+            Material::Image { reference } => {
+                only(
+                    job,
+                    RuntimeKind::Docker,
+                    "an image needs a container engine",
+                )?;
+                let images = self.images()?;
+                let artifact = images.resolve(reference, log).await?;
+                Ok(Built {
+                    artifact,
+                    runtime: RuntimeKind::Docker,
+                    source: format!("image {reference}"),
+                })
+            }
+            Material::Artifact {
+                release,
+                artifact,
+                runtime,
+            } => {
+                self.check_artifact(artifact).await?;
+                Ok(Built {
+                    artifact: artifact.clone(),
+                    runtime: *runtime,
+                    source: format!("release {release}"),
+                })
+            }
+        }
+    }
+
+    async fn unpack(
+        &self,
+        path: &Path,
+        job: &BuildJob,
+        log: &mut Writer,
+    ) -> Result<PathBuf, Fault> {
+        space::check(&job.directory)?;
+        let root = prepare(&job.directory)?;
+        let (path, to, limits) = (path.to_owned(), root.clone(), self.settings.limits);
+        let Summary { files, bytes } = blocking(move |cancelled| {
+            archive::unpack(&path, &to, limits, cancelled).map_err(Fault::from)
+        })
+        .await?;
+        say(log, &format!("unpacked {files} files, {bytes} bytes"));
+        Ok(root)
+    }
+
+    /// Makes what the source asks for.
+    async fn from_source(
+        &self,
+        job: &BuildJob,
+        root: PathBuf,
+        source: String,
+        log: &mut Writer,
+    ) -> Result<Built, Fault> {
+        let plan = choose::plan(
+            &root,
+            job.runtime,
+            self.images.is_some(),
+            self.settings.has_process,
+        )?;
+        match plan {
+            Plan::Files => files(root, false, source, log),
+            Plan::Process { command, ignored } => {
+                say(log, &format!("Procfile: web runs `{command}`"));
+                if !ignored.is_empty() {
+                    let names = ignored.join(", ");
+                    say(
+                        log,
+                        &format!("Procfile: only web is run yet, ignored: {names}"),
+                    );
+                }
+                Ok(Built {
+                    artifact: Artifact::Directory { root, command },
+                    runtime: RuntimeKind::Process,
+                    source,
+                })
+            }
+            Plan::Dockerfile => {
+                let images = self.images()?;
+                say(log, "building the Dockerfile");
+                let artifact = images.build(&job.app, &job.release, &root, log).await?;
+                // The image holds all that is needed.
+                remove(job.directory.clone()).await?;
+                Ok(Built {
+                    artifact,
+                    runtime: RuntimeKind::Docker,
+                    source,
+                })
+            }
+        }
+    }
+
+    async fn check_artifact(&self, artifact: &Artifact) -> Result<(), Fault> {
+        match artifact {
+            Artifact::Image { id, .. } => self.images()?.check(id).await,
+            Artifact::Directory { root, .. } | Artifact::Files { root, .. } if root.is_dir() => {
+                Ok(())
+            }
+            Artifact::Directory { root, .. } | Artifact::Files { root, .. } => Err(Fault::invalid(
+                format!("the release's files in {} are gone", root.display()),
+            )
+            .hint("deploy its source again")),
+        }
+    }
+
+    fn images(&self) -> Result<&Images, Fault> {
+        self.images.as_deref().ok_or_else(|| {
+            Fault::unavailable("this installation has no container engine")
+                .hint("install one (`apt-get install docker.io`) and restart Temps")
+        })
+    }
+}
+
+#[async_trait]
+impl Builder for SourceBuilder {
+    async fn build(&self, job: &BuildJob) -> Result<Built, Fault> {
+        let mut log = Writer::open(&job.log).map_err(|error| system(&error))?;
+        // What a crash left of an earlier try.
+        remove(job.directory.clone()).await?;
+        let result = self.make(job, &mut log).await;
+        if let Err(fault) = &result {
+            say(&mut log, &format!("failed: {}", fault.what));
+            if !fault.hint.is_empty() {
+                say(&mut log, &fault.hint);
+            }
+            remove(job.directory.clone()).await?;
+        }
+        result
+    }
+}
+
+/// Says something about the build in its log.
+fn say(log: &mut Writer, text: &str) {
+    text.lines()
+        .for_each(|line| log.line(LogStream::Platform, line));
+}
+
+/// The release of files to serve.
+fn files(root: PathBuf, spa: bool, source: String, log: &mut Writer) -> Result<Built, Fault> {
+    if !has_file(&root).map_err(|error| system(&error))? {
+        return Err(Fault::invalid("there is no file to serve")
+            .hint("deploy the directory that holds the built site (`dist`, `public`, `_site`)"));
+    }
+    if !root.join("index.html").is_file() {
+        let severity = "there is no index.html at the top: `/` will answer 404";
+        if spa {
+            return Err(Fault::invalid(
+                "a single-page application needs an index.html at the top",
+            ));
+        }
+        say(log, severity);
+    }
+    Ok(Built {
+        artifact: Artifact::Files { root, spa },
+        runtime: RuntimeKind::Static,
+        source,
+    })
+}
+
+fn has_file(directory: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if !kind.is_dir() || has_file(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Refuses another runtime than the only one that fits the material.
+fn only(job: &BuildJob, fits: RuntimeKind, why: &str) -> Result<(), Fault> {
+    match job.runtime {
+        Some(asked) if asked != fits => Err(Fault::invalid(format!(
+            "the {asked} runtime cannot be used here: {why}"
+        ))
+        .hint(format!("leave out `--runtime`, or say `--runtime {fits}`"))),
+        _ => Ok(()),
+    }
+}
+
+fn unsupported_systemd() -> Fault {
+    Fault::new(Code::Unsupported, "the systemd runtime is not built yet")
+        .hint("use `--runtime docker`, or `--runtime process` under `temps up`")
+}
+
+/// Makes the release's directory and the one in it that holds the source.
+fn prepare(directory: &Path) -> Result<PathBuf, Fault> {
+    let root = directory.join("root");
+    fs::create_dir_all(&root).map_err(|error| system(&error))?;
+    Ok(root)
+}
+
+async fn remove(directory: PathBuf) -> Result<(), Fault> {
+    blocking(move |_| match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system(&error)),
+        _ => Ok(()),
+    })
+    .await
+}
+
+/// Runs work that blocks; it is told when nobody waits for it any more.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce(&AtomicBool) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    struct CancelOnDrop(Arc<AtomicBool>);
+    impl Drop for CancelOnDrop {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let guard = CancelOnDrop(Arc::clone(&cancelled));
+    let result = tokio::task::spawn_blocking(move || work(&cancelled)).await;
+    drop(guard);
+    result.map_err(|error| Fault::internal(format!("the build ended unexpectedly: {error}")))?
+}
+
+/// A failure of the system in words.
+fn system(error: &io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::new(
+            Code::NoSpace,
+            format!("no space is left for the build: {error}"),
+        )
+        .hint("free some space on the file system of the state directory"),
+        _ => Fault::internal(format!("the build failed: {error}")),
+    }
+}

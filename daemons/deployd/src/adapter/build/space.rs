@@ -1,0 +1,78 @@
+//! Refuses a build before it fills the disk that everything else needs too.
+
+use nix::sys::statvfs::statvfs;
+use std::path::Path;
+use temps_ipc::{Code, Fault};
+
+/// Below this the databases and logs of the platform itself are in danger.
+const MIN_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The same as a share of the file system, in percent.
+const MIN_PERCENT: u64 = 2;
+
+/// Refuses if too little is left where `directory` is or will be.
+pub(super) fn check(directory: &Path) -> Result<(), Fault> {
+    let Some(existing) = directory.ancestors().find(|ancestor| ancestor.exists()) else {
+        return Ok(());
+    };
+    let Ok(found) = statvfs(existing) else {
+        // Writing will tell.
+        return Ok(());
+    };
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the fields are 32 bits wide on some targets"
+    )]
+    let (unit, free, all) = (
+        u64::from(found.fragment_size()),
+        u64::from(found.blocks_available()),
+        u64::from(found.blocks()),
+    );
+    judge(
+        free.saturating_mul(unit),
+        all.saturating_mul(unit),
+        existing,
+    )
+}
+
+fn judge(free: u64, all: u64, place: &Path) -> Result<(), Fault> {
+    let wanted = MIN_BYTES.max(all / 100 * MIN_PERCENT);
+    // A file system smaller than what we ask for (a test's, a container's) is judged by its share.
+    let wanted = if all < 4 * MIN_BYTES {
+        all / 100 * MIN_PERCENT
+    } else {
+        wanted
+    };
+    if free >= wanted {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes / (1024 * 1024);
+    Err(Fault::new(
+        Code::NoSpace,
+        format!(
+            "only {} MiB are free on the file system of {}; a build needs {} MiB",
+            mib(free),
+            place.display(),
+            mib(wanted)
+        ),
+    )
+    .hint("free some space there, or destroy apps that are not needed (`temps app destroy APP`)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_needs_a_quarter_gibibyte_and_two_percent() {
+        const GIB: u64 = 1024 * 1024 * 1024;
+        let judge = |free, all| judge(free, all, Path::new("/"));
+        assert!(judge(GIB, 10 * GIB).is_ok());
+        assert!(judge(GIB / 5, 10 * GIB).is_err());
+        assert!(judge(GIB, 100 * GIB).is_err());
+        assert!(judge(0, GIB / 2).is_err());
+        let fault = judge(0, 10 * GIB).unwrap_err();
+        assert_eq!(fault.code, Code::NoSpace);
+        assert!(check(Path::new("/nowhere/at/all")).is_ok());
+    }
+}
