@@ -295,7 +295,12 @@ mod tests {
             }
         });
         let interval = Duration::from_millis(20);
-        let outcome = until_healthy(&[target.clone()], Duration::from_secs(10), interval).await;
+        let outcome = until_healthy(
+            std::slice::from_ref(&target),
+            Duration::from_secs(10),
+            interval,
+        )
+        .await;
         assert_eq!(
             outcome,
             [ProbeOutcome {

@@ -1,6 +1,7 @@
 //! A proxy in this process on ports of its own, and small upstream servers to stand behind it.
 
 #![allow(dead_code, reason = "each suite uses its part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use async_trait::async_trait;
 use std::net::{SocketAddr, TcpListener};
@@ -407,4 +408,33 @@ pub async fn until(what: impl Fn() -> bool) {
         }
     };
     timeout(PATIENCE, waiting).await.expect("it happens");
+}
+
+/// A TLS connection that trusts the proxy's authority and nobody else.
+pub async fn tls(
+    proxy: &Proxy,
+    name: &str,
+    protocols: &[&str],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    use rustls::pki_types::pem::PemObject;
+    let pem = std::fs::read(proxy.state.path().join("local-ca.pem")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|protocol| protocol.as_bytes().to_vec())
+        .collect();
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+    let stream = TcpStream::connect(proxy.https).await?;
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
