@@ -151,10 +151,12 @@ fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, 
     if settings.standalone
         && let Some(program) = &settings.instance_program
     {
-        runtimes.push(Arc::new(ProcessRuntime::new(
-            paths.state(),
-            program.clone(),
-        )));
+        let mut processes = ProcessRuntime::new(paths.state(), program.clone());
+        // The user who runs `temps up` expects the interpreters of their own shell.
+        if let Ok(path) = std::env::var("PATH") {
+            processes = processes.with_path(path);
+        }
+        runtimes.push(Arc::new(processes));
     }
     let runtimes = Runtimes::new(runtimes);
     let builder = SourceBuilder::new(

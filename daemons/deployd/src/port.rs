@@ -56,9 +56,9 @@ pub struct InstanceSpec {
     /// Where it shall listen; chosen before by [`Runtime::choose_address`] and recorded.
     pub address: Address,
     /// The app's variables. The runtime adds the platform's own: `PORT`, `HOST`, `TEMPS_APP`,
-    /// `TEMPS_RELEASE`, `TEMPS_INSTANCE`, `TEMPS_URL`.
+    /// `TEMPS_RELEASE`, `TEMPS_INSTANCE`, `TEMPS_APP_URL`.
     pub env: Vec<EnvVar>,
-    /// The app's public URL, for `TEMPS_URL`.
+    /// Where the public reaches the app, for `TEMPS_APP_URL`.
     pub url: String,
     /// Where its output is kept, in the format of [`crate::logfile`].
     pub log: PathBuf,

@@ -147,7 +147,7 @@ async fn the_environment_is_made_from_nothing_and_the_platform_has_the_last_word
         format!("TEMPS_INSTANCE={}", spec.id),
         format!("TEMPS_RELEASE={}", spec.release),
         "TEMPS_APP=shop".to_owned(),
-        "TEMPS_URL=http://shop.localhost:8080".to_owned(),
+        "TEMPS_APP_URL=http://shop.localhost:8080".to_owned(),
         format!("HOME={}", world.directory(&spec.id).join("home").display()),
     ] {
         assert!(found.contains(&expected), "{expected} in {found:?}");

@@ -16,8 +16,6 @@ mod command;
 mod git;
 mod procfile;
 mod space;
-#[cfg(test)]
-mod tests;
 
 use crate::adapter::docker::Images;
 use crate::archive::{self, Limits, Summary};

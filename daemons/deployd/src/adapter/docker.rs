@@ -22,7 +22,7 @@ mod images;
 mod log;
 mod network;
 
-pub use engine::{DEFAULT_SOCKET, DockerSettings};
+pub use engine::DockerSettings;
 pub use images::Images;
 
 use crate::adapter::procfs;

@@ -89,7 +89,7 @@ fn environment(spec: &InstanceSpec, port: u16) -> Vec<String> {
         ("TEMPS_APP", spec.app.to_string()),
         ("TEMPS_RELEASE", spec.release.to_string()),
         ("TEMPS_INSTANCE", spec.id.to_string()),
-        ("TEMPS_URL", spec.url.clone()),
+        ("TEMPS_APP_URL", spec.url.clone()),
     ];
     // The engine needs the plain text to start the app with.
     let own = spec

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 /// Where Docker listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/docker.sock";
+const DEFAULT_SOCKET: &str = "/run/docker.sock";
 
 /// Which installation a container, network or image belongs to.
 const LABEL_INSTALLATION: &str = "sh.temps.installation";

@@ -162,7 +162,7 @@ fn launch_spec(
     set("TEMPS_APP", spec.app.to_string());
     set("TEMPS_RELEASE", spec.release.to_string());
     set("TEMPS_INSTANCE", spec.id.to_string());
-    set("TEMPS_URL", spec.url.clone());
+    set("TEMPS_APP_URL", spec.url.clone());
     Ok(LaunchSpec {
         instance: directory.path().to_owned(),
         root: root.clone(),
