@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why a directory is not usable.
@@ -127,6 +127,7 @@ fn required<'a>(
 }
 
 /// Makes `path` with mode 0700, with its parents, or accepts it if it is already private and ours.
+/// An empty one of ours that others could only read (a plain `mkdir`) is made private.
 pub fn create_private(path: &Path) -> Result<(), DirsError> {
     let fail = |source| DirsError::Io {
         path: path.to_owned(),
@@ -156,12 +157,21 @@ pub fn create_private(path: &Path) -> Result<(), DirsError> {
         ));
     }
     let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 && mode & 0o022 == 0 && is_empty(path).map_err(fail)? {
+        // Nobody else could put anything there, and nobody relies on reading what is not there.
+        let private = std::fs::Permissions::from_mode(0o700);
+        return std::fs::set_permissions(path, private).map_err(fail);
+    }
     if mode & 0o077 != 0 {
         return exposed(format!(
             "has mode {mode:04o}: others have access; `chmod 700` it"
         ));
     }
     Ok(())
+}
+
+fn is_empty(path: &Path) -> io::Result<bool> {
+    Ok(std::fs::read_dir(path)?.next().is_none())
 }
 
 /// The user whose files count as our own.
@@ -172,7 +182,7 @@ pub(crate) fn own_uid() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     fn dirs(state: &str) -> Result<Dirs, DirsError> {
         Dirs::from_lookup(|name| (name == "STATE_DIRECTORY").then(|| state.into()))
@@ -204,6 +214,18 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_directory_made_by_hand_becomes_private_unless_others_may_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plain");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        create_private(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o700);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(create_private(&path).is_err());
+    }
+
+    #[test]
     fn directories_that_others_can_reach_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("open");
@@ -216,6 +238,7 @@ mod tests {
                 .to_string()
                 .contains("is a link")
         );
+        std::fs::write(path.join("file"), "").unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o750)).unwrap();
         assert!(
             create_private(&path)
