@@ -1,1 +1,5 @@
-fn main(){}
+//! `/usr/bin/temps`: see the library.
+
+fn main() -> std::process::ExitCode {
+    temps::run()
+}

@@ -1,0 +1,152 @@
+//! `temps status`: works with a part down, and says which.
+
+use super::app;
+use crate::instance::Instance;
+use crate::output::{Done, Out, Stop, Style};
+use serde_json::{Value, json};
+use std::time::Duration;
+use temps_ipc::rpc::{DeploydClient, ProxyClient};
+use temps_ipc::types::{AppView, DeploydStatus, ProxyStatus};
+use temps_ipc::wire::client::{Link, Repeat};
+use temps_ipc::{Code, Fault};
+
+/// How long a daemon may take to say how it is. A start on demand fits in.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Shows how the daemons and the apps are.
+pub async fn run(instance: &Instance, out: &Out) -> Done {
+    let (proxy, deployd) = tokio::join!(ask_proxy(&instance.proxy), ask_deployd(&instance.deployd));
+    let apps = match &deployd {
+        Ok(_) => app::all(instance).await,
+        Err(fault) => Err(fault.clone()),
+    };
+    if out.json {
+        out.object(&json!({
+            "runtime_dir": instance.dir,
+            "proxy": proxy.as_ref().map_or_else(down, proxy_json),
+            "deployd": deployd.as_ref().map_or_else(down, deployd_json),
+            "apps": apps.as_ref().ok().map(|apps| apps.iter().map(app::Listed::from).collect::<Vec<_>>()),
+        }))?;
+    } else {
+        show(&proxy, &deployd, apps.as_deref().unwrap_or_default(), out)?;
+    }
+    let faults: Vec<&Fault> = [proxy.as_ref().err(), deployd.as_ref().err()]
+        .into_iter()
+        .flatten()
+        .collect();
+    for fault in &faults {
+        out.error(&fault.what, &fault.hint);
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Stop::Status(Code::Unavailable.exit_status()))
+    }
+}
+
+/// How the proxy is.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn ask_proxy(link: &Link<ProxyClient>) -> Result<ProxyStatus, Fault> {
+    link.call(Repeat::Idempotent, PATIENCE, |client, context| async move {
+        client.status(context).await
+    })
+    .await
+}
+
+/// How deployd is.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn ask_deployd(link: &Link<DeploydClient>) -> Result<DeploydStatus, Fault> {
+    link.call(Repeat::Idempotent, PATIENCE, |client, context| async move {
+        client.status(context).await
+    })
+    .await
+}
+
+fn down(fault: &Fault) -> Value {
+    json!({ "up": false, "error": { "code": fault.code.name(), "what": fault.what, "hint": fault.hint } })
+}
+
+fn proxy_json(status: &ProxyStatus) -> Value {
+    json!({
+        "up": true,
+        "build": status.build,
+        "started_at": status.started_at.rfc3339(),
+        "generation": status.generation,
+        "routes": status.routes,
+        "targets": status.targets,
+        "unhealthy": status.unhealthy,
+        "certificates": status.certificates,
+        "http": status.http,
+        "https": status.https,
+        "connections": status.connections,
+        "requests": status.requests,
+        "local_ca": status.local_ca,
+    })
+}
+
+fn deployd_json(status: &DeploydStatus) -> Value {
+    json!({
+        "up": true,
+        "build": status.build,
+        "started_at": status.started_at.rfc3339(),
+        "apps": status.apps,
+        "deployments": status.deployments,
+        "watching": status.watching,
+        "base_domain": status.base_domain,
+        "state_dir": status.state_dir,
+    })
+}
+
+fn show(
+    proxy: &Result<ProxyStatus, Fault>,
+    deployd: &Result<DeploydStatus, Fault>,
+    apps: &[AppView],
+    out: &Out,
+) -> Done {
+    let up = out.styled(Style::Good, "up");
+    let down = out.styled(Style::Error, "down");
+    match proxy {
+        Ok(proxy) => {
+            let address = |address: Option<std::net::SocketAddr>| {
+                address.map_or_else(|| "-".to_owned(), |a| a.to_string())
+            };
+            out.line(format!(
+                "temps-proxy    {up}  {} since {}; http {}, https {}; {} routes (generation {}), {} targets ({} unhealthy), {} connections, {} requests",
+                proxy.build,
+                proxy.started_at.rfc3339(),
+                address(proxy.http),
+                address(proxy.https),
+                proxy.routes,
+                proxy.generation,
+                proxy.targets,
+                proxy.unhealthy,
+                proxy.connections,
+                proxy.requests,
+            ))?;
+        }
+        Err(_) => out.line(format!("temps-proxy    {down}"))?,
+    }
+    match deployd {
+        Ok(deployd) => {
+            out.line(format!(
+                "temps-deployd  {up}  {} since {}; {} apps, {} deployments under way, {} watched; state in {}",
+                deployd.build,
+                deployd.started_at.rfc3339(),
+                deployd.apps,
+                deployd.deployments,
+                deployd.watching,
+                deployd.state_dir.display(),
+            ))?;
+        }
+        Err(_) => out.line(format!("temps-deployd  {down}"))?,
+    }
+    if !apps.is_empty() {
+        out.line("")?;
+        app::table(apps).print(out)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! One daemon under supervision.
+//!
+//! ```text
+//!           (on demand: somebody connects)
+//! waiting ──────────────────────────────────> starting ──READY=1──> up
+//!    ^  ^                                      │    │               │ │
+//!    │  └───────── exit 0, on demand ──────────┼────┼───────────────┘ │
+//!    │                                         │    │ too slow: kill  │
+//!    └── pause, doubled with each failure <────┴────┴── any other end ┘
+//! ```
+//! A daemon that is always needed does not wait. One that ends with a status by which it says that
+//! starting again is of no use (64, 77, 78) is started again with the longest pause only: a person
+//! may mend its configuration meanwhile.
+
+use super::children::{Child, Children, Ended};
+use super::connection;
+use super::log;
+use super::sockets::Named;
+use nix::sys::signal::Signal;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use temps_ipc::{Code, Fault};
+use temps_unit::exit::Exit;
+use temps_unit::listen::pass::{self, Program};
+use temps_unit::notify::NotifyMessage;
+use tokio::sync::watch;
+
+/// First pause after a failure; doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest pause after a failure: somebody waits for the daemon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A daemon that was up for so long has recovered: the next failure is the first again.
+const RECOVERED: Duration = Duration::from_secs(60);
+
+/// How long a daemon may take to be ready, as systemd's `DefaultTimeoutStartSec=`. It may ask for
+/// more (`EXTEND_TIMEOUT_USEC=`).
+const START: Duration = Duration::from_secs(90);
+
+/// How long a daemon may take to end after SIGTERM where nobody said otherwise.
+const STOP: Duration = Duration::from_secs(20);
+
+/// Variables of our own environment that mean something else to a daemon.
+const OURS: [&str; 7] = [
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "CREDENTIALS_DIRECTORY",
+];
+
+/// When a daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// As long as the platform does.
+    Always,
+    /// From the first connection until it ends by itself.
+    OnDemand,
+}
+
+/// What is started, and how.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The applet's name.
+    pub name: &'static str,
+    /// A link of that name to the binary.
+    pub path: PathBuf,
+    /// When it runs.
+    pub policy: Policy,
+    /// What it listens on.
+    pub sockets: Vec<Named>,
+    /// Variables beside those it inherits.
+    pub environment: Vec<(&'static str, OsString)>,
+}
+
+/// How a daemon does.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// It serves now.
+    pub ready: bool,
+    /// Failures since it last recovered.
+    pub failures: u32,
+    /// Why starting it again is of no use, by what it says itself.
+    pub hopeless: Option<Fault>,
+}
+
+/// How one run of a daemon ended.
+enum Run {
+    /// We were told to stop, and it ended.
+    Stopped,
+    /// By itself.
+    Ended(Ended),
+    /// It was never there.
+    NotStarted(Fault),
+}
+
+/// Keeps a daemon going until `stop` says how long it may take to end. Returns when it ended, with
+/// what it would say if nobody had asked.
+pub async fn supervise(
+    daemon: Daemon,
+    children: Arc<Children>,
+    mut stop: watch::Receiver<Option<Duration>>,
+    report: watch::Sender<Health>,
+) -> Fault {
+    let over = Fault::internal(format!("the supervision of {} ended", daemon.name));
+    let mut wait = daemon.policy == Policy::OnDemand;
+    loop {
+        if wait {
+            tokio::select! {
+                _ = stopping(&mut stop) => return over,
+                wanted = connection::waiting(&daemon.sockets) => if let Err(error) = wanted {
+                    return Fault::internal(format!("the sockets of {} cannot be watched: {error}", daemon.name));
+                },
+            }
+        }
+        let begun = Instant::now();
+        let run = run(&daemon, &children, &mut stop, &report).await;
+        if begun.elapsed() >= RECOVERED {
+            report.send_modify(|health| health.failures = 0);
+        }
+        let fault = match run {
+            Run::Stopped => return over,
+            Run::Ended(Ended::Status(0)) if daemon.policy == Policy::OnDemand => {
+                report.send_modify(|health| *health = Health::default());
+                wait = true;
+                continue;
+            }
+            Run::Ended(ended) => failure(daemon.name, ended),
+            Run::NotStarted(fault) => fault,
+        };
+        let pause = failed(&report, &fault);
+        log::say(&format!("{fault}; it is started again in {pause:.1?}"));
+        // Its callers wait at the sockets, so one that failed is not left until the next one comes.
+        wait = false;
+        tokio::select! {
+            _ = stopping(&mut stop) => return over,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Notes a failure; how long to wait before the next start.
+fn failed(report: &watch::Sender<Health>, fault: &Fault) -> Duration {
+    let hopeless = matches!(fault.code, Code::Invalid | Code::Denied | Code::Config);
+    let mut failures = 0;
+    report.send_modify(|health| {
+        health.ready = false;
+        health.failures = health.failures.saturating_add(1);
+        health.hopeless = hopeless.then(|| fault.clone());
+        failures = health.failures;
+    });
+    if hopeless {
+        return LONGEST_PAUSE;
+    }
+    let doublings = failures.saturating_sub(1).min(16);
+    FIRST_PAUSE
+        .saturating_mul(1 << doublings)
+        .min(LONGEST_PAUSE)
+}
+
+/// An end that nobody asked for, as a fault. `hint` says where the cause is to be read.
+fn failure(name: &str, ended: Ended) -> Fault {
+    let is = |exit: Exit| ended == Ended::Status(i32::from(exit.status()));
+    let code = if is(Exit::Usage) {
+        Code::Invalid
+    } else if is(Exit::Denied) {
+        Code::Denied
+    } else if is(Exit::Config) {
+        Code::Config
+    } else {
+        Code::Unavailable
+    };
+    Fault::new(code, format!("{name} {ended}")).hint("its last lines above say why")
+}
+
+/// Starts the daemon and stays with it to its end.
+async fn run(
+    daemon: &Daemon,
+    children: &Children,
+    stop: &mut watch::Receiver<Option<Duration>>,
+    report: &watch::Sender<Health>,
+) -> Run {
+    let mut child = match start(daemon, children) {
+        Ok(child) => child,
+        Err(error) => {
+            return Run::NotStarted(Fault::unavailable(format!(
+                "{} cannot be started: {error}",
+                daemon.name
+            )));
+        }
+    };
+    let mut deadline = Some(tokio::time::Instant::now() + START);
+    loop {
+        let late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            patience = stopping(stop) => {
+                end(children, &mut child, patience).await;
+                return Run::Stopped;
+            }
+            ended = &mut child.ended => return Run::Ended(ended.unwrap_or(Ended::Status(-1))),
+            Some(note) = child.notes.recv() => match note {
+                NotifyMessage::Ready => {
+                    deadline = None;
+                    report.send_modify(|health| {
+                        health.ready = true;
+                        health.hopeless = None;
+                    });
+                }
+                NotifyMessage::ExtendTimeout(time) => {
+                    deadline = deadline.map(|_| tokio::time::Instant::now() + time.min(START));
+                }
+                NotifyMessage::Status(line) => log::say(&format!("{}: {line}", daemon.name)),
+                NotifyMessage::Stopping => report.send_modify(|health| health.ready = false),
+                NotifyMessage::Reloading | NotifyMessage::Watchdog => {}
+            },
+            () = late => {
+                log::say(&format!("{} was not ready after {START:?} and is stopped", daemon.name));
+                let ended = end(children, &mut child, STOP).await;
+                // Whatever it says now, it failed to start.
+                return match ended {
+                    Ended::Status(0) => Run::NotStarted(Fault::unavailable(format!("{} did not become ready", daemon.name))),
+                    ended => Run::Ended(ended),
+                };
+            }
+        }
+    }
+}
+
+/// Asks the daemon to end, and kills it after `patience`.
+async fn end(children: &Children, child: &mut Child, patience: Duration) -> Ended {
+    children.signal(child.pid, Signal::SIGTERM);
+    if let Ok(ended) = tokio::time::timeout(patience, &mut child.ended).await {
+        return ended.unwrap_or(Ended::Status(-1));
+    }
+    log::say(&format!(
+        "process {} did not end within {patience:?} and is killed",
+        child.pid
+    ));
+    children.signal(child.pid, Signal::SIGKILL);
+    (&mut child.ended).await.unwrap_or(Ended::Status(-1))
+}
+
+fn start(daemon: &Daemon, children: &Children) -> io::Result<Child> {
+    let program = Program {
+        path: daemon.path.clone(),
+        name: daemon.name.into(),
+        args: Vec::new(),
+    };
+    let sockets: Vec<(String, BorrowedFd<'_>)> = daemon
+        .sockets
+        .iter()
+        .map(|(name, socket)| ((*name).to_owned(), socket.as_fd()))
+        .collect();
+    let mut command =
+        pass::command("/proc/self/exe", &program, &sockets).map_err(io::Error::other)?;
+    for name in OURS {
+        command.env_remove(name);
+    }
+    // Our stdout carries one line and no more: what daemons print goes where they log.
+    let output = io::stderr().as_fd().try_clone_to_owned()?;
+    command
+        .envs(daemon.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(output))
+        // An interrupt at the terminal is for us: we stop the daemons, in order.
+        .process_group(0);
+    children.start(&mut command)
+}
+
+/// Waits until told to stop; how long that may take.
+async fn stopping(stop: &mut watch::Receiver<Option<Duration>>) -> Duration {
+    match stop.wait_for(Option::is_some).await {
+        Ok(patience) => patience.unwrap_or(STOP),
+        // Whoever could tell us is gone.
+        Err(_) => STOP,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let (report, health) = watch::channel(Health::default());
+        let fault = failure("x", Ended::Signal(Signal::SIGKILL));
+        let pauses: Vec<_> = (0..8)
+            .map(|_| failed(&report, &fault).as_millis())
+            .collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(health.borrow().failures, 8);
+        assert!(health.borrow().hopeless.is_none());
+    }
+
+    #[test]
+    fn a_daemon_that_says_it_is_no_use_is_believed() {
+        let (report, health) = watch::channel(Health::default());
+        assert_eq!(
+            failed(&report, &failure("x", Ended::Status(78))),
+            LONGEST_PAUSE
+        );
+        assert_eq!(
+            health.borrow().hopeless.as_ref().map(|fault| fault.code),
+            Some(Code::Config)
+        );
+    }
+}
