@@ -23,6 +23,7 @@ pub mod paths;
 pub mod reconcile;
 pub mod report;
 pub mod request;
+pub mod resume;
 pub mod retention;
 pub mod rollback;
 pub mod routes;
@@ -33,8 +34,8 @@ pub mod worker;
 
 use crate::config::Settings;
 use crate::port::{Builder, ProxyPort, Runtimes};
+use crate::store::Store;
 use crate::store::seal::Seal;
-use crate::store::{Store, StoreError};
 use paths::Paths;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -113,7 +114,7 @@ impl std::ops::Deref for Engine {
 }
 
 impl Engine {
-    /// An engine over these parts; nothing moves before [`Engine::resume`].
+    /// An engine over these parts; nothing moves before `resume`.
     pub fn new(parts: Parts) -> Self {
         let builds = Semaphore::new(parts.settings.builds_at_once);
         Self {
@@ -139,21 +140,6 @@ impl Engine {
                 tasks: TaskTracker::new(),
             }),
         }
-    }
-
-    /// Takes up every deployment that is open: what a crash or a stop left.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn resume(&self) -> Result<(), StoreError> {
-        let apps = self
-            .store
-            .read(crate::store::deployment::apps_with_open)
-            .await?;
-        for app in apps {
-            self.wake(&app);
-        }
-        Ok(())
     }
 
     /// Waits until every worker has left its deployment; call it after `stopping` was cancelled.

@@ -13,6 +13,7 @@ use temps_deployd::adapter::sim::{Effect, Part, World};
 use temps_deployd::config::Settings;
 use temps_deployd::engine::paths::Paths;
 use temps_deployd::engine::{Engine, Parts};
+use temps_deployd::port::Runtime as _;
 use temps_deployd::store::Store;
 use temps_deployd::store::seal::Seal;
 use temps_ipc::Code;
@@ -156,6 +157,9 @@ impl Running {
         self.engine.stopped().await;
     }
 }
+
+/// Makes a request wrong.
+type Spoil = fn(&mut DeployRequest);
 
 /// Runs `test` on a clock that jumps over waits.
 fn on_paused_time<F: Future<Output = ()>>(test: F) {
@@ -427,7 +431,7 @@ fn bad_requests_are_refused_before_anything_is_touched() {
     on_paused_time(async {
         let host = Host::new();
         let running = host.start();
-        let cases: [(&str, fn(&mut DeployRequest), Code); 5] = [
+        let cases: [(&str, Spoil, Code); 5] = [
             (
                 "systemd",
                 |request| request.runtime = Some(RuntimeKind::Systemd),
@@ -535,6 +539,50 @@ fn after_a_reboot_every_app_is_started_again() {
             Vec::<String>::new(),
             "nothing is left to mend"
         );
+    });
+}
+
+#[test]
+fn a_release_that_was_stopped_with_the_platform_is_no_bad_release() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        running.deploy("healthy").await;
+        let second = running.deploy("healthy").await;
+        running.stop().await;
+        // In its watch window, and everything is stopped.
+        for (id, _, _) in host.world.instances() {
+            let log = host.directory.path().join("stop.log");
+            let runtime = host.world.runtime(RuntimeKind::Docker);
+            runtime.stop(&id, Duration::ZERO, &log).await.unwrap();
+        }
+        let running = host.start();
+        running.engine.resume().await.unwrap();
+        running.engine.reconcile().await.unwrap();
+        assert_eq!(host.runs(), [second.release.clone()]);
+        assert_eq!(
+            running.status_of(&second.release).await.0,
+            ReleaseStatus::Live
+        );
+    });
+}
+
+#[test]
+fn a_release_that_died_while_the_daemon_was_down_is_rolled_back() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let good = running.deploy("healthy").await;
+        let bad = running.deploy("healthy").await;
+        running.stop().await;
+        for (id, _, _) in host.world.instances() {
+            host.world.kill(&id);
+        }
+        let running = host.start();
+        running.engine.resume().await.unwrap();
+        running.until(bad, Phase::RolledBack).await;
+        assert_eq!(host.runs(), [good.release]);
+        host.well();
     });
 }
 

@@ -73,7 +73,7 @@ impl SourceBuilder {
         match &job.material {
             Material::Archive { path, label } => {
                 let root = self.unpack(path, job, log).await?;
-                self.from_source(job, root, format!("dir {label}"), log)
+                self.make_source(job, root, format!("dir {label}"), log)
                     .await
             }
             Material::Static { path, label, spa } => {
@@ -94,7 +94,7 @@ impl SourceBuilder {
                 let limits = self.settings.limits;
                 let root = checkout.root.clone();
                 blocking(move |_| archive::check_tree(&root, limits).map_err(Fault::from)).await?;
-                self.from_source(job, checkout.root, checkout.source, log)
+                self.make_source(job, checkout.root, checkout.source, log)
                     .await
             }
             Material::Image { reference } => {
@@ -144,7 +144,7 @@ impl SourceBuilder {
     }
 
     /// Makes what the source asks for.
-    async fn from_source(
+    async fn make_source(
         &self,
         job: &BuildJob,
         root: PathBuf,

@@ -141,17 +141,25 @@ impl DockerRuntime {
             log::collect(&self.engine, &old, &spec.log).await?;
             self.remove(&old).await?;
         }
+        match self.create_and_start(spec).await {
+            Err(error) if self.engine.can_raise_limits() && self.engine.learn_limits(&error) => {
+                self.create_and_start(spec).await
+            }
+            result => result,
+        }
+    }
+
+    async fn create_and_start(&self, spec: &InstanceSpec) -> Result<(), CallError> {
         let container = self.create(spec).await?;
         let docker = self.engine.docker().await?;
         let started = self
             .engine
             .call(docker.start_container(&container, None))
             .await;
-        if let Err(error) = started {
+        if started.is_err() {
             self.remove(&container).await?;
-            return Err(error);
         }
-        Ok(())
+        started
     }
 
     async fn inspect(&self, container: &str) -> Result<InstanceState, CallError> {

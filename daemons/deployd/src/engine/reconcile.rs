@@ -167,8 +167,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Queues a fresh instance for an app whose serving one does not run.
-    async fn revive(
+    /// Queues a fresh instance for an app whose serving one does not run; the deployment that
+    /// brings it.
+    pub(super) async fn revive(
         &self,
         app: &App,
         mended: &mut Vec<String>,
@@ -178,11 +179,10 @@ impl Engine {
         };
         let id = app.id.clone();
         let open = self.store.read(move |db| deployment::open(db, &id)).await?;
-        if open
-            .iter()
-            .any(|deployment| deployment.phase != Phase::Live)
-        {
-            return Ok(None);
+        if let Some(busy) = open.iter().find(|other| other.phase != Phase::Live) {
+            // Being started again already: that is worth waiting for. Anything else is somebody's
+            // deployment, which they wait for themselves.
+            return Ok((busy.kind == Kind::Restart).then(|| busy.id.clone()));
         }
         let serving = self.instances(app, State::Serving).await?;
         let mut down = serving.is_empty();

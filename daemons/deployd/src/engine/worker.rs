@@ -59,6 +59,14 @@ impl Engine {
             .remove(app);
     }
 
+    /// Whether a worker looks after the app now.
+    pub(super) fn is_worked_on(&self, app: &AppId) -> bool {
+        self.workers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .contains_key(app)
+    }
+
     /// Ends the worker's entry unless it was called again.
     fn may_end(&self, app: &AppId) -> bool {
         let mut workers = self

@@ -125,7 +125,10 @@ impl Said {
         if line.starts_with("Step ") && line.contains(" : ") {
             self.step.clone_from(&line);
             self.tail.clear();
-        } else if !line.is_empty() && !line.starts_with(" ---> ") {
+        } else if !line.is_empty()
+            && !line.starts_with(" ---> ")
+            && !line.starts_with("Removing intermediate")
+        {
             self.tail.push_back(line.chars().take(500).collect());
             if self.tail.len() > TAIL {
                 self.tail.pop_front();

@@ -61,6 +61,9 @@ pub(super) fn body(
     ] {
         labels.insert(name.to_owned(), value);
     }
+    let open_files = engine
+        .can_raise_limits()
+        .then_some(engine.settings.open_files);
     let endpoint = EndpointSettings {
         ipam_config: Some(EndpointIpamConfig {
             ipv4_address: Some(address.ip().to_string()),
@@ -72,7 +75,7 @@ pub(super) fn body(
         image: Some(image.clone()),
         env: Some(environment(spec, address.port())),
         labels: Some(labels),
-        host_config: Some(host_config(&engine.settings, &network.name)),
+        host_config: Some(host_config(&engine.settings, &network.name, open_files)),
         networking_config: Some(NetworkingConfig {
             endpoints_config: Some(HashMap::from([(network.name.clone(), endpoint)])),
         }),
@@ -105,7 +108,7 @@ fn environment(spec: &InstanceSpec, port: u16) -> Vec<String> {
     .collect()
 }
 
-fn host_config(settings: &DockerSettings, network: &str) -> HostConfig {
+fn host_config(settings: &DockerSettings, network: &str, open_files: Option<i64>) -> HostConfig {
     let owned = |list: &[&str]| {
         list.iter()
             .map(|item| (*item).to_owned())
@@ -117,11 +120,13 @@ fn host_config(settings: &DockerSettings, network: &str) -> HostConfig {
         memory_swap: Some(settings.memory),
         cpu_shares: Some(settings.cpu_shares),
         pids_limit: Some(settings.processes),
-        ulimits: Some(vec![ResourcesUlimits {
-            name: Some("nofile".to_owned()),
-            soft: Some(settings.open_files),
-            hard: Some(settings.open_files),
-        }]),
+        ulimits: open_files.map(|limit| {
+            vec![ResourcesUlimits {
+                name: Some("nofile".to_owned()),
+                soft: Some(limit),
+                hard: Some(limit),
+            }]
+        }),
         cap_drop: Some(owned(&["ALL"])),
         cap_add: Some(owned(&CAPABILITIES)),
         security_opt: Some(owned(&["no-new-privileges"])),
@@ -229,7 +234,7 @@ mod tests {
 
     #[test]
     fn nothing_is_published_and_privileges_are_few() {
-        let host = host_config(&DockerSettings::default(), "temps-x");
+        let host = host_config(&DockerSettings::default(), "temps-x", None);
         assert_eq!(host.port_bindings, None);
         assert_eq!(host.publish_all_ports, None);
         assert_eq!(host.privileged, None);

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use temps_ipc::Fault;
 use tokio::sync::OnceCell;
@@ -143,6 +144,8 @@ pub(super) struct Engine {
     pub(super) settings: DockerSettings,
     installation: String,
     docker: OnceCell<Docker>,
+    /// The engine may raise its containers' limits above its own (it may not inside a container).
+    can_raise_limits: AtomicBool,
 }
 
 impl Engine {
@@ -160,7 +163,22 @@ impl Engine {
             settings,
             installation,
             docker: OnceCell::new(),
+            can_raise_limits: AtomicBool::new(true),
         }
+    }
+
+    /// Whether containers get a limit of open files of their own.
+    pub(super) fn can_raise_limits(&self) -> bool {
+        self.can_raise_limits.load(Ordering::Relaxed)
+    }
+
+    /// Whether the error says that the engine may not; then no container is asked to any more.
+    pub(super) fn learn_limits(&self, error: &CallError) -> bool {
+        let refused = error.to_string().contains("error setting rlimit");
+        if refused {
+            self.can_raise_limits.store(false, Ordering::Relaxed);
+        }
+        refused
     }
 
     /// Twelve hexadecimal digits that name this installation.
@@ -297,14 +315,9 @@ impl Engine {
 }
 
 fn is_the_images_fault(message: &str) -> bool {
-    [
-        "executable file not found",
-        "OCI runtime create failed",
-        "exec format error",
-        "permission denied: unknown",
-    ]
-    .iter()
-    .any(|text| message.contains(text))
+    ["exec: \"", "executable file not found", "exec format error"]
+        .iter()
+        .any(|text| message.contains(text))
 }
 
 #[cfg(test)]
