@@ -24,6 +24,7 @@ use crate::tls;
 use crate::tls::authority::Authority;
 use crate::tls::certificates::Certificates;
 use arc_swap::ArcSwap;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,12 @@ pub fn main() -> ExitCode {
         Ok(start) => start,
         Err((exit, problem)) => return fail(exit, &problem),
     };
+    let mut start = start;
+    start.settings.limits.connections = start
+        .settings
+        .limits
+        .connections
+        .min(room_for_connections());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(start.settings.threads())
         .max_blocking_threads(DISK_THREADS)
@@ -100,6 +107,25 @@ pub fn main() -> ExitCode {
         }
         Err(problem) => fail(Exit::Internal, &problem),
     }
+}
+
+/// Descriptors kept for listeners, files, logs and callers.
+const OTHER_DESCRIPTORS: u64 = 200;
+
+/// How many connections the limit on descriptors allows: each may need a second one to its target,
+/// and a proxy that accepts what it cannot forward answers with errors. Raises the limit to what is
+/// allowed, since the usual soft limit of 1024 is for programs that use select(2).
+fn room_for_connections() -> usize {
+    let limit = match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) => match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+            Ok(()) => hard,
+            Err(_) => soft,
+        },
+        Err(_) => 1024,
+    };
+    usize::try_from(limit.saturating_sub(OTHER_DESCRIPTORS) / 2)
+        .unwrap_or(usize::MAX)
+        .max(16)
 }
 
 fn fail(exit: Exit, problem: &dyn std::fmt::Display) -> ExitCode {
@@ -203,10 +229,8 @@ pub async fn serve(
         check: settings.probes.routed,
         alarm: settings.probes.report,
     };
-    let heartbeat = watchdog.register("watch");
-    let watching = watch::run(Arc::clone(&parts.engine), alarm, rhythm, move || {
-        heartbeat.beat()
-    });
+    let alive = watchdog.register("watch").ticker();
+    let watching = watch::run(Arc::clone(&parts.engine), alarm, rhythm, alive);
     supervisor.critical("watch", until(over.clone(), watching));
     let following = Arc::clone(&parts.certificates).follow();
     supervisor.critical("certificates", until(over.clone(), following));

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`front`] | accepts connections, TLS, the keep-alive loop, the drain |
 //! | [`connection`] | one client connection: hands pingora exactly one request at a time |
+//! | [`socket`] | plain or encrypted, and how it is left |
 //! | [`head`] | strict reading of an HTTP/1 request head, before pingora sees it |
+//! | [`chunk`] | where a chunked body ends |
 //! | [`live`] | who is connected, and when the drain is over |
 //! | [`app`] | what happens to a request: routing, forwarding, errors, its record |
 //! | [`forward`] | headers that tell the target about the client |
@@ -13,9 +15,11 @@
 //! pingora is the HTTP engine only: it owns no listener, no signal and no TLS of ours.
 
 pub mod app;
+pub mod chunk;
 pub mod connection;
 pub mod forward;
 pub mod front;
 pub mod head;
 pub mod live;
 pub mod page;
+pub mod socket;

@@ -103,7 +103,7 @@ fn plan(root: &Path, spa: bool, wanted: Wanted) -> Plan {
     let root = match file::open_root(root) {
         Ok(root) => root,
         Err(error) => {
-            tracing::error!(%error, root = %root.display(), "the release directory cannot be read");
+            tracing::debug!(%error, root = %root.display(), "the release directory cannot be read");
             return Plan::Page(503);
         }
     };

@@ -1,5 +1,7 @@
 //! What HTTP/1 clients may and may not do, and what passes through untouched.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod support;
 
 use futures::FutureExt;
@@ -310,6 +312,23 @@ async fn a_chunked_body_passes() {
         stream.write_all(b"6\r\n world\r\n0\r\n\r\n").await.unwrap();
         assert_eq!(read_answer(&mut stream).await.unwrap().body, "ok");
     }
+    // The next request comes in the same packet as the end of the body.
+    let two =
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+            .repeat(2);
+    stream.write_all(two.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    while text.matches("\r\n\r\nok").count() < 2 {
+        let mut part = [0; 1024];
+        let read = timeout(PATIENCE, stream.read(&mut part))
+            .await
+            .expect("both answers")
+            .unwrap();
+        assert!(read > 0, "{text}");
+        text.push_str(&String::from_utf8_lossy(&part[..read]));
+    }
+    let bad = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n";
+    assert_eq!(Answer::parse(&proxy.raw(bad).await).status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -399,4 +418,56 @@ async fn the_record_of_a_request_has_no_query_and_no_secret() {
     );
     assert_eq!((event.app.as_deref(), event.tls), (Some("app"), false));
     assert_eq!((events[1].status, events[1].app.as_deref()), (404, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_before_the_body_was_sent_can_be_read() {
+    let proxy = proxy().await;
+    let root = tempfile::tempdir().unwrap();
+    proxy
+        .apply(vec![site("s.test", root.path().to_owned(), false)])
+        .await
+        .unwrap();
+    for framing in ["Content-Length: 900000", "Transfer-Encoding: chunked"] {
+        let mut stream = proxy.connect().await;
+        let head = format!("POST / HTTP/1.1\r\nHost: s.test\r\n{framing}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut from, mut to) = stream.split();
+        let sending = async {
+            for _ in 0..90 {
+                if to.write_all(&[b'x'; 10_000]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let receiving = async {
+            let mut text = String::new();
+            from.read_to_string(&mut text).await.map(|_| text)
+        };
+        let (_, text) = timeout(PATIENCE, async { tokio::join!(sending, receiving) })
+            .await
+            .expect("in time");
+        let text = text.expect("no reset");
+        assert!(text.starts_with("HTTP/1.1 405 "), "{framing}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_about_the_connection_to_the_target_stay_there() {
+    let proxy = proxy().await;
+    let app = writes(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\nX-App: yes\r\n\r\nok",
+    )
+    .await;
+    proxy
+        .apply(vec![route("a.test", "/", &[&app.target])])
+        .await
+        .unwrap();
+    let answer = proxy.get("a.test", "/").await;
+    assert_eq!(answer.header("x-app"), Some("yes"));
+    assert_eq!(
+        (answer.header("keep-alive"), answer.header("upgrade")),
+        (None, None)
+    );
 }

@@ -1,5 +1,7 @@
 //! Requests find their target, and learn about the client; failures get a page of ours.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod support;
 
 use std::time::Duration;

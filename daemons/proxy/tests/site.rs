@@ -1,5 +1,7 @@
 //! Static sites over the wire.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod support;
 
 use std::fs;

@@ -1,6 +1,8 @@
 //! A new snapshot takes over without a failed request, and the old target is let go when nobody
 //! needs it any more.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod support;
 
 use std::sync::Arc;

@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use temps_ipc::id::InstanceId;
 use temps_ipc::types::HealthCheck;
+use temps_unit::watchdog::Ticker;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -48,8 +49,8 @@ struct Found {
     why: Option<String>,
 }
 
-/// Watches until the engine's process ends; `beat` is called on every round.
-pub async fn run(engine: Arc<Engine>, alarm: Arc<dyn Alarm>, rhythm: Rhythm, beat: impl Fn()) {
+/// Watches for ever; `alive` proves that the loop turns.
+pub async fn run(engine: Arc<Engine>, alarm: Arc<dyn Alarm>, rhythm: Rhythm, mut alive: Ticker) {
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let mut rounds = interval(rhythm.check);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,8 +59,8 @@ pub async fn run(engine: Arc<Engine>, alarm: Arc<dyn Alarm>, rhythm: Rhythm, bea
     let mut alarms = Alarms::new();
     loop {
         tokio::select! {
+            () = alive.tick() => {}
             _ = rounds.tick() => {
-                beat();
                 let table = engine.table();
                 alarms.retain(|id, _| table.targets().iter().any(|(target, _)| target.id() == id));
                 for (target, check) in table.targets() {
@@ -161,6 +162,7 @@ mod tests {
     use std::sync::Mutex;
     use temps_ipc::Fault;
     use temps_ipc::types::{Address, Snapshot};
+    use temps_unit::watchdog::Watchdog;
     use tokio::net::TcpListener;
 
     #[derive(Default)]
@@ -214,7 +216,8 @@ mod tests {
             check: Duration::from_millis(10),
             alarm: Duration::from_millis(40),
         };
-        let task = tokio::spawn(run(Arc::clone(&engine), heard.clone(), rhythm, || {}));
+        let alive = Watchdog::new(None).register("watch").ticker();
+        let task = tokio::spawn(run(Arc::clone(&engine), heard.clone(), rhythm, alive));
         until(|| heard.0.lock().unwrap().len() >= 3).await;
         for (id, why) in heard.0.lock().unwrap().iter() {
             assert_eq!(

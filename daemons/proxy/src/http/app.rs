@@ -42,6 +42,10 @@ const CONNECT_TRIES: usize = 2;
 /// Status of a request whose client went away before the answer; never sent (after nginx).
 const CLIENT_GONE: u16 = 499;
 
+/// Fields of an answer that speak of the connection to the target. The engine writes its own
+/// `Connection` and framing.
+const HOP_BY_HOP: [&str; 3] = ["keep-alive", "proxy-connection", "upgrade"];
+
 /// The application behind every connection.
 pub struct App {
     /// Who answers.
@@ -262,7 +266,13 @@ impl ProxyHttp for App {
     ) -> Result<()> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             ctx.upgraded = Some(self.live.upgrade());
-        } else if self.live.is_draining() {
+            return Ok(());
+        }
+        // For our connection to the target only (RFC 9110 section 7.6.1).
+        for name in HOP_BY_HOP {
+            response.remove_header(name);
+        }
+        if self.live.is_draining() {
             session.set_keepalive(None);
         }
         Ok(())
@@ -407,8 +417,14 @@ fn status_of(error: &Error) -> u16 {
         ConnectTimedout, ConnectionClosed, HTTPStatus, InvalidHTTPHeader, ReadError, ReadTimedout,
         WriteError, WriteTimedout,
     };
+    let malformed = error
+        .root_cause()
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData);
     match (error.etype(), error.esource()) {
         (HTTPStatus(status), _) => *status,
+        // A chunked body of the client that is none.
+        (_, ErrorSource::Downstream) if malformed => 400,
         (ConnectTimedout | ReadTimedout | WriteTimedout, ErrorSource::Upstream) => 504,
         (_, ErrorSource::Upstream) => 502,
         (ReadTimedout, ErrorSource::Downstream) => 408,

@@ -6,14 +6,17 @@
 //!
 //! ```text
 //!            next_head                engine reads             engine done
-//! Waiting -------------> Bounded(n) -------------> Bounded(0) -------------> Waiting
-//!                \-----> Open (chunked, upgraded, HTTP/2): everything goes through
+//! Waiting -------------> Sized(n) ---------------> Sized(0) ---------------> Waiting
+//!                \-----> Chunked ------------------^
+//!                \-----> Open (upgraded, HTTP/2): everything goes through
 //! ```
 //!
 //! Writes are gathered up to [`WRITE_BUFFER`] until the engine flushes, so that head and small body
 //! leave in one packet; the buffer exists only while it is needed.
 
+use crate::http::chunk::{BadChunk, Scanner};
 use crate::http::head::{self, Body, Refusal};
+use crate::http::socket::Socket;
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use http::Version;
@@ -31,10 +34,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::server::TlsStream;
 
 /// Most bytes gathered before they are written: a head and a small body.
 const WRITE_BUFFER: usize = 4096;
@@ -50,20 +51,6 @@ const MAX_EMPTY_LINES: usize = 4;
 
 /// How long a close may wait for what was written to leave.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
-
-/// After a refusal the client may still be sending; closing at once would reset the connection and
-/// lose our answer. So we read and forget this much, for this long.
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(2);
-
-/// The socket, plain or encrypted.
-#[derive(Debug)]
-pub enum Socket {
-    /// TCP.
-    Plain(TcpStream),
-    /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
-}
 
 /// What a request may want to know about its connection.
 #[derive(Debug, Clone)]
@@ -94,16 +81,56 @@ pub enum NoHead {
     Refused(Refusal),
 }
 
+/// What the engine may still read.
+#[derive(Debug)]
+enum Flow {
+    /// So many bytes.
+    Sized(u64),
+    /// So many bytes of the head, then a body that says where it ends.
+    Chunked(u64, Scanner),
+    /// Everything.
+    Open,
+}
+
+impl Flow {
+    /// Whether the request is over.
+    fn is_over(&self) -> bool {
+        match self {
+            Flow::Sized(left) => *left == 0,
+            Flow::Chunked(head, body) => *head == 0 && body.is_done(),
+            Flow::Open => false,
+        }
+    }
+
+    /// How many of `bytes`, which come next, the engine may have; they are then taken.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
+        let sized = |left: &mut u64| {
+            let count = usize::try_from(*left)
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
+            *left -= count as u64;
+            count
+        };
+        match self {
+            Flow::Sized(left) => Ok(sized(left)),
+            Flow::Chunked(head, _) if *head > 0 => Ok(sized(head)),
+            Flow::Chunked(_, body) => body.take(bytes),
+            Flow::Open => Ok(bytes.len()),
+        }
+    }
+}
+
 /// A client connection.
 #[derive(Debug)]
 pub struct Connection {
     socket: Socket,
+    /// The client has ended its side.
+    ended: bool,
     /// Bytes read and not yet handed to the engine.
     inbox: BytesMut,
     /// Bytes written by the engine and not yet sent.
     outbox: BytesMut,
-    /// Bytes the engine may still read; everything if absent.
-    allowance: Option<u64>,
+    flow: Flow,
     http2: bool,
     proxy_digest: Arc<ProxyDigest>,
     socket_digest: Arc<SocketDigest>,
@@ -112,20 +139,17 @@ pub struct Connection {
 impl Connection {
     /// A connection from `origin`. With `http2` nothing is held back from the engine.
     pub fn new(socket: Socket, origin: Arc<Origin>, http2: bool) -> io::Result<Self> {
-        let fd = match &socket {
-            Socket::Plain(tcp) => tcp.as_raw_fd(),
-            Socket::Tls(tls) => tls.get_ref().0.as_raw_fd(),
-        };
-        let socket_digest = SocketDigest::from_raw_fd(fd);
+        let socket_digest = SocketDigest::from_raw_fd(socket.tcp().as_raw_fd());
         // Fails only if it is set already.
         let _ = socket_digest.peer_addr.set(Some(origin.client.into()));
         // The engine has no better place for data about a connection than this.
         let carrier = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         Ok(Self {
             socket,
+            ended: false,
             inbox: BytesMut::new(),
             outbox: BytesMut::new(),
-            allowance: if http2 { None } else { Some(0) },
+            flow: if http2 { Flow::Open } else { Flow::Sized(0) },
             http2,
             proxy_digest: Arc::new(ProxyDigest::new(Box::new(carrier), Some(Box::new(origin)))),
             socket_digest: Arc::new(socket_digest),
@@ -142,7 +166,7 @@ impl Connection {
         if self.outbox.is_empty() {
             self.outbox = BytesMut::new();
         }
-        self.allowance = Some(0);
+        self.flow = Flow::Sized(0);
         let arrived = std::future::poll_fn(|cx| self.poll_arrival(cx));
         matches!(timeout(idle, arrived).await, Ok(Ok(true)))
     }
@@ -151,9 +175,9 @@ impl Connection {
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut some = [0; READ_STEP];
         let mut buffer = ReadBuf::new(&mut some);
-        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+        ready!(self.poll_socket(cx, &mut buffer))?;
         self.inbox.extend_from_slice(buffer.filled());
-        Poll::Ready(Ok(!self.inbox.is_empty()))
+        Poll::Ready(Ok(!buffer.filled().is_empty()))
     }
 
     /// Ends a connection that waits for a request.
@@ -182,9 +206,10 @@ impl Connection {
                     return Err(NoHead::Refused(head::TOO_LARGE));
                 }
                 let body = head::check(&self.inbox[..length]).map_err(NoHead::Refused)?;
-                self.allowance = match body {
-                    Body::Length(bytes) => Some(length as u64 + bytes),
-                    Body::Open => None,
+                self.flow = match body {
+                    Body::Length(bytes) => Flow::Sized(length as u64 + bytes),
+                    Body::Chunked => Flow::Chunked(length as u64, Scanner::new()),
+                    Body::Upgrade => Flow::Open,
                 };
                 return Ok(());
             }
@@ -193,10 +218,10 @@ impl Connection {
                 return Err(NoHead::Refused(head::TOO_LARGE));
             }
             seen = self.inbox.len();
-            self.inbox.reserve(READ_STEP);
-            match timeout_at(deadline, self.socket.read_buf(&mut self.inbox)).await {
-                Ok(Ok(0)) | Ok(Err(_)) => return Err(NoHead::Gone),
-                Ok(Ok(_)) => {}
+            let arrived = std::future::poll_fn(|cx| self.poll_arrival(cx));
+            match timeout_at(deadline, arrived).await {
+                Ok(Ok(false) | Err(_)) => return Err(NoHead::Gone),
+                Ok(Ok(true)) => {}
                 Err(_) => {
                     return Err(NoHead::Refused(Refusal {
                         status: 408,
@@ -214,17 +239,16 @@ impl Connection {
             AsyncWriteExt::shutdown(&mut self).await
         })
         .await;
-        let mut sink = [0; 4096];
-        let _ = timeout(LINGER_TIME, async {
-            let mut left = LINGER_BYTES;
-            while left > 0 {
-                match self.socket.read(&mut sink).await {
-                    Ok(0) | Err(_) => break,
-                    Ok(read) => left = left.saturating_sub(read),
-                }
-            }
-        })
-        .await;
+        // Whatever the client still sends is not for anybody.
+        self.flow = Flow::Open;
+    }
+
+    /// Reads from the socket, and remembers its end.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        self.ended |= buf.filled().len() == before && buf.remaining() > 0;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_drain_outbox(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -253,6 +277,14 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.flow.is_over() && !self.ended && !self.http2 {
+            self.socket.linger();
+        }
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -260,35 +292,36 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.allowance == Some(0) {
+        if this.flow.is_over() {
             return this.poll_end(cx);
         }
-        let Some(left) = this.allowance else {
-            if this.inbox.is_empty() {
-                return Pin::new(&mut this.socket).poll_read(cx, buf);
+        if this.inbox.is_empty() {
+            match &mut this.flow {
+                Flow::Open => return this.poll_socket(cx, buf),
+                // The bulk of a large body goes past the inbox.
+                Flow::Sized(left) => {
+                    let most = usize::try_from(*left).unwrap_or(usize::MAX).min(READ_PART);
+                    let room = buf.initialize_unfilled_to(most.min(buf.remaining()));
+                    let mut part = ReadBuf::new(room);
+                    ready!(this.poll_socket(cx, &mut part))?;
+                    let read = part.filled().len();
+                    buf.advance(read);
+                    let counted = this.flow.take(&buf.filled()[buf.filled().len() - read..]);
+                    debug_assert_eq!(counted, Ok(read));
+                    return Poll::Ready(Ok(()));
+                }
+                Flow::Chunked(..) => {
+                    if !ready!(this.poll_arrival(cx))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
             }
-            let read = buf.remaining().min(this.inbox.len());
-            buf.put_slice(&this.inbox[..read]);
-            this.inbox.advance(read);
-            return Poll::Ready(Ok(()));
-        };
-        let most = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buf.remaining());
-        let read = if this.inbox.is_empty() {
-            let room = buf.initialize_unfilled_to(most.min(READ_PART));
-            let mut part = ReadBuf::new(room);
-            ready!(Pin::new(&mut this.socket).poll_read(cx, &mut part))?;
-            let read = part.filled().len();
-            buf.advance(read);
-            read
-        } else {
-            let read = most.min(this.inbox.len());
-            buf.put_slice(&this.inbox[..read]);
-            this.inbox.advance(read);
-            read
-        };
-        this.allowance = Some(left - read as u64);
+        }
+        let room = buf.remaining().min(this.inbox.len());
+        let read = this.flow.take(&this.inbox[..room]);
+        let read = read.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        buf.put_slice(&this.inbox[..read]);
+        this.inbox.advance(read);
         Poll::Ready(Ok(()))
     }
 }
@@ -321,54 +354,6 @@ impl AsyncWrite for Connection {
     }
 }
 
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = match self.get_mut() {
-            Socket::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Socket::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        };
-        match read {
-            // A client that closes without the TLS farewell has closed all the same; the framing of
-            // HTTP tells whether something is missing.
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Poll::Ready(Ok(()))
-            }
-            other => other,
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Socket::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Socket::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Socket::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        }
-    }
-}
-
 #[async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
@@ -379,10 +364,7 @@ impl Shutdown for Connection {
 
 impl UniqueID for Connection {
     fn id(&self) -> UniqueIDType {
-        match &self.socket {
-            Socket::Plain(tcp) => tcp.as_raw_fd(),
-            Socket::Tls(tls) => tls.get_ref().0.as_raw_fd(),
-        }
+        self.socket.tcp().as_raw_fd()
     }
 }
 

@@ -12,13 +12,15 @@
 
 use crate::config::{Limits, Timeouts};
 use crate::http::app::App;
-use crate::http::connection::{Connection, NoHead, Origin, Patience, Socket};
+use crate::http::connection::{Connection, NoHead, Origin, Patience};
 use crate::http::live::{Live, Stage};
 use crate::http::page;
+use crate::http::socket::Socket;
 use crate::tls::certificates::Certificates;
 use arc_swap::ArcSwap;
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp};
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 use rustls::ServerConfig;
@@ -82,6 +84,10 @@ impl Front {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(timeouts.load().client_idle);
         proxy.server_options = Some(options);
+        let mut http2 = default_h2_options();
+        let header_list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
+        http2.max_header_list_size(header_list);
+        proxy.h2_options = Some(http2);
         Self {
             proxy: Arc::new(proxy),
             live,

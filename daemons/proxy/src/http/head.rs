@@ -15,9 +15,10 @@ const MAX_METHOD: usize = 32;
 pub enum Body {
     /// Exactly this many.
     Length(u64),
-    /// The body says itself where it ends (chunked), or the connection is not HTTP any more after
-    /// the head (an upgrade).
-    Open,
+    /// The body says itself where it ends.
+    Chunked,
+    /// The connection is not HTTP any more after the head, if the target agrees.
+    Upgrade,
 }
 
 /// Why a request head is refused: the status, and a word for people.
@@ -83,7 +84,7 @@ pub fn check(head: &[u8]) -> Result<Body, Refusal> {
         .ok_or(bad("the header does not end"))?;
     let mut lines = split_lines(text);
     let request = lines.next().unwrap_or_default();
-    let version = request_line(request)?;
+    let (version, authority) = request_line(request)?;
 
     let mut fields = Fields::default();
     for (number, line) in lines.enumerate() {
@@ -95,6 +96,7 @@ pub fn check(head: &[u8]) -> Result<Body, Refusal> {
         }
         field(line, &mut fields)?;
     }
+    fields.host(version, authority)?;
     fields.framing(version)
 }
 
@@ -122,7 +124,8 @@ enum Version {
     Http11,
 }
 
-fn request_line(line: &[u8]) -> Result<Version, Refusal> {
+/// The version, and the authority of a target in absolute form.
+fn request_line(line: &[u8]) -> Result<(Version, Option<&[u8]>), Refusal> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -140,16 +143,24 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
         });
     }
     let plain = |byte: &u8| (0x21..=0x7e).contains(byte) && *byte != b'#';
-    let form = target.starts_with(b"/")
-        || (target == b"*" && method == b"OPTIONS")
-        || target.starts_with(b"http://")
-        || target.starts_with(b"https://");
+    let absolute = target
+        .strip_prefix(b"http://")
+        .or_else(|| target.strip_prefix(b"https://"));
+    let authority = absolute.map(|rest| {
+        let end = rest
+            .iter()
+            .position(|byte| matches!(byte, b'/' | b'?'))
+            .unwrap_or(rest.len());
+        &rest[..end]
+    });
+    let form =
+        target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS") || absolute.is_some();
     if !form || !target.iter().all(plain) {
         return Err(bad("the request target is malformed"));
     }
     match version {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
+        b"HTTP/1.1" => Ok((Version::Http11, authority)),
+        b"HTTP/1.0" => Ok((Version::Http10, authority)),
         _ if version.starts_with(b"HTTP/") => Err(Refusal {
             status: 505,
             why: "this version of HTTP is not spoken here",
@@ -160,15 +171,15 @@ fn request_line(line: &[u8]) -> Result<Version, Refusal> {
 
 /// The fields that say where the request ends and who it is for.
 #[derive(Default)]
-struct Fields {
-    hosts: usize,
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
     connection_upgrade: bool,
 }
 
-fn field(line: &[u8], fields: &mut Fields) -> Result<(), Refusal> {
+fn field<'a>(line: &'a [u8], fields: &mut Fields<'a>) -> Result<(), Refusal> {
     let colon = line
         .iter()
         .position(|byte| *byte == b':')
@@ -186,7 +197,9 @@ fn field(line: &[u8], fields: &mut Fields) -> Result<(), Refusal> {
     }
     let value = value.trim_ascii();
     if name.eq_ignore_ascii_case(b"host") {
-        fields.hosts += 1;
+        if fields.host.replace(value).is_some() {
+            return Err(bad("there are two Host fields"));
+        }
     } else if name.eq_ignore_ascii_case(b"content-length") {
         if fields.length.is_some() {
             return Err(bad("there are two Content-Length fields"));
@@ -220,14 +233,32 @@ fn length(value: &[u8]) -> Result<u64, Refusal> {
         .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-impl Fields {
+impl Fields<'_> {
+    fn host(&self, version: Version, authority: Option<&[u8]>) -> Result<(), Refusal> {
+        let Some(host) = self.host else {
+            // HTTP/1.0 knows no hosts, so it gets none of ours.
+            let missing = version == Version::Http11 || authority.is_some();
+            return if missing {
+                Err(bad("the Host field is missing"))
+            } else {
+                Ok(())
+            };
+        };
+        if !host
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte))
+        {
+            return Err(bad("the Host field is malformed"));
+        }
+        if authority.is_some_and(|authority| !authority.eq_ignore_ascii_case(host)) {
+            return Err(bad(
+                "the request target and the Host field name different hosts",
+            ));
+        }
+        Ok(())
+    }
+
     fn framing(&self, version: Version) -> Result<Body, Refusal> {
-        if self.hosts > 1 {
-            return Err(bad("there are two Host fields"));
-        }
-        if self.hosts == 0 && version == Version::Http11 {
-            return Err(bad("the Host field is missing"));
-        }
         if self.chunked && self.length.is_some() {
             return Err(bad(
                 "Content-Length and Transfer-Encoding exclude each other",
@@ -236,8 +267,16 @@ impl Fields {
         if self.chunked && version == Version::Http10 {
             return Err(bad("HTTP/1.0 has no Transfer-Encoding"));
         }
-        if self.chunked || (self.upgrade && self.connection_upgrade && version == Version::Http11) {
-            return Ok(Body::Open);
+        let upgrade = self.upgrade && self.connection_upgrade && version == Version::Http11;
+        if upgrade && (self.chunked || self.length.is_some_and(|length| length > 0)) {
+            // Where the body ends and the other protocol begins would be anybody's guess.
+            return Err(bad("an upgrade has no body"));
+        }
+        if upgrade {
+            return Ok(Body::Upgrade);
+        }
+        if self.chunked {
+            return Ok(Body::Chunked);
         }
         Ok(Body::Length(self.length.unwrap_or(0)))
     }
@@ -270,14 +309,14 @@ mod tests {
             ),
             (
                 "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
-                Body::Open,
+                Body::Chunked,
             ),
             ("GET / HTTP/1.0\r\n\r\n", Body::Length(0)),
             ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Body::Length(0)),
             ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Body::Length(0)),
             (
                 "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n",
-                Body::Open,
+                Body::Upgrade,
             ),
             (
                 "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n",
@@ -339,6 +378,11 @@ mod tests {
             ),
             ("GET / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://x@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: x@a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+            ("GET http://a/ HTTP/1.0\r\n\r\n", 400),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", 400),
