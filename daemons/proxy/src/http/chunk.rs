@@ -48,6 +48,12 @@ enum State {
     Done,
 }
 
+impl Default for Scanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Scanner {
     /// At the start of a body.
     pub const fn new() -> Self {
