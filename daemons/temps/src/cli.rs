@@ -47,16 +47,12 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What to do.
+/// What to do. A variant without a text here takes it from its arguments, where there is more to say.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the whole platform in the foreground, as an ordinary user
     Up(UpArgs),
-    /// Put a new release of an app into service; make the app if it is new
     Deploy(DeployArgs),
-    /// Put an earlier release of an app back into service
     Rollback(RollbackArgs),
-    /// Show what an app or its build printed
     Logs(LogsArgs),
     /// Show how the platform and its apps are
     Status(Format),

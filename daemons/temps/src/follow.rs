@@ -55,12 +55,13 @@ pub fn queued(view: &DeploymentView, out: &Out) -> Done {
     out.line(format!("{}: {} is queued", view.app, view.release))
 }
 
-/// Follows a deployment until it ended, or until the user interrupts.
-pub async fn follow(instance: &Instance, view: DeploymentView, out: &Out) -> Done {
+/// Follows a deployment until it ended, or until the user interrupts. `builds`: it makes its
+/// release, so that there is a build to show.
+pub async fn follow(instance: &Instance, view: DeploymentView, builds: bool, out: &Out) -> Done {
     let app = view.app.clone();
     let interrupt = tokio::signal::ctrl_c();
     let outcome = tokio::select! {
-        outcome = wait(instance, view, out) => outcome?,
+        outcome = wait(instance, view, builds, out) => outcome?,
         _ = interrupt => {
             out.note(format!(
                 "interrupted: the deployment goes on; follow it with `temps logs {app} --build --follow` and `temps app show {app}`"
@@ -74,9 +75,10 @@ pub async fn follow(instance: &Instance, view: DeploymentView, out: &Out) -> Don
 async fn wait(
     instance: &Instance,
     mut view: DeploymentView,
+    builds: bool,
     out: &Out,
 ) -> Result<(DeploymentView, Outcome), Stop> {
-    let mut log = BuildLog::new(&view);
+    let mut log = BuildLog::new(&view, builds);
     let mut shown = None;
     loop {
         if shown != Some(view.phase) {
@@ -85,7 +87,7 @@ async fn wait(
         }
         if let Some(outcome) = view.phase.outcome() {
             // What the build printed last.
-            while log.page(instance, Duration::ZERO, out).await {}
+            while !log.ended && log.page(instance, Duration::ZERO, out).await {}
             return Ok((view, outcome));
         }
         let asked = Instant::now();
@@ -197,7 +199,7 @@ struct BuildLog {
 }
 
 impl BuildLog {
-    fn new(view: &DeploymentView) -> Self {
+    fn new(view: &DeploymentView, builds: bool) -> Self {
         Self {
             query: LogQuery {
                 app: view.app.clone(),
@@ -208,7 +210,7 @@ impl BuildLog {
                 limit: LINES,
                 wait_ms: 0,
             },
-            ended: false,
+            ended: !builds,
         }
     }
 

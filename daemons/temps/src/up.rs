@@ -98,11 +98,10 @@ pub async fn run(args: UpArgs, runtime_dir: Option<&Path>, out: &Out) -> Done {
     )
     .await;
     let stopped = tokio::select! {
-        () = stop(proxy, deployd, &children) => Ok(()),
+        () = stop(proxy, deployd, &children, &place) => Ok(()),
         () = stops.next() => {
             log::say("stopping at once");
-            children.signal_all(Signal::SIGKILL);
-            instances::kill(&children).await;
+            instances::kill_all(&children, &place.deployd_state()).await;
             Err(Stop::Status(INTERRUPTED))
         }
     };
@@ -186,7 +185,7 @@ async fn reconcile(link: &Link<DeploydClient>) {
 
 /// Stops everything, in an order that lets requests in flight be answered: deployd first, so that
 /// nothing is started any more; then the proxy takes no new requests; then the apps.
-async fn stop(proxy: Running, deployd: Running, children: &Children) {
+async fn stop(proxy: Running, deployd: Running, children: &Children, place: &Place) {
     log::say("stopping");
     deployd.stop(DEPLOYD_STOP).await;
     let draining = proxy.stop(PROXY_STOP);
@@ -194,7 +193,7 @@ async fn stop(proxy: Running, deployd: Running, children: &Children) {
     let drained = tokio::time::timeout(HEAD_START, &mut draining)
         .await
         .is_ok();
-    instances::stop(children).await;
+    instances::stop(children, &place.deployd_state()).await;
     if !drained {
         draining.await;
     }

@@ -72,7 +72,6 @@ pub struct LogsArgs {
 /// `temps env`.
 #[derive(Debug, Subcommand)]
 pub enum EnvCommand {
-    /// Set variables, which the next release gets
     Set(EnvSetArgs),
     /// Unset variables
     Unset(EnvUnsetArgs),

@@ -51,7 +51,7 @@ pub async fn deploy(instance: &Instance, args: DeployArgs, out: &Out) -> Done {
         })
         .await;
     let view = found(instance, &app, since, asked, out).await?;
-    finish(instance, view, args.no_wait, out).await
+    finish(instance, view, args.no_wait, true, out).await
 }
 
 /// Puts an earlier release back into service.
@@ -69,14 +69,20 @@ pub async fn rollback(instance: &Instance, args: RollbackArgs, out: &Out) -> Don
         })
         .await;
     let view = found(instance, &args.app, since, asked, out).await?;
-    finish(instance, view, args.no_wait, out).await
+    finish(instance, view, args.no_wait, false, out).await
 }
 
-async fn finish(instance: &Instance, view: DeploymentView, no_wait: bool, out: &Out) -> Done {
+async fn finish(
+    instance: &Instance,
+    view: DeploymentView,
+    no_wait: bool,
+    builds: bool,
+    out: &Out,
+) -> Done {
     if no_wait {
         return follow::queued(&view, out);
     }
-    follow::follow(instance, view, out).await
+    follow::follow(instance, view, builds, out).await
 }
 
 /// The deployment that was asked for. If deployd went away before it could answer, it may have

@@ -103,6 +103,11 @@ impl Children {
         }
     }
 
+    /// Whether a process that we started was not reaped yet.
+    pub fn any(&self) -> bool {
+        !self.entries().is_empty()
+    }
+
     /// The processes that became ours because their parents ended.
     pub fn inherited(&self) -> Vec<Pid> {
         let own = self.entries();

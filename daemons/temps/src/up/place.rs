@@ -67,6 +67,11 @@ impl Place {
         })
     }
 
+    /// Deployd's state directory.
+    pub fn deployd_state(&self) -> PathBuf {
+        self.state.join("deployd")
+    }
+
     /// The path of the socket for readiness.
     pub fn notify(&self) -> PathBuf {
         self.runtime.join(NOTIFY)
