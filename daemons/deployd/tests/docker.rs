@@ -24,9 +24,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(5);
 const BUSYBOX: &str = "/bin/busybox";
 
-/// What every image of these tests starts with.
-const BASE: &str = "FROM scratch\nCOPY busybox /bin/busybox\nENV PATH=/bin\n";
-
 struct World {
     dir: tempfile::TempDir,
     runtime: DockerRuntime,
@@ -90,7 +87,10 @@ impl World {
     /// An image whose command is the shell script.
     async fn image(&self, script: &str) -> Artifact {
         let end = "COPY run /run.sh\nEXPOSE 8080\nCMD [\"/bin/busybox\", \"sh\", \"/run.sh\"]\n";
-        let material = self.archive(&[("Dockerfile", &format!("{BASE}{end}")), ("run", script)]);
+        let material = self.archive(&[
+            ("Dockerfile", &format!("{}{end}", self.base())),
+            ("run", script),
+        ]);
         self.make(material)
             .await
             .unwrap_or_else(|fault| panic!("{fault:?}\n{}", self.build_log()))
@@ -138,6 +138,15 @@ impl World {
             .unwrap_or_else(|_| panic!("{start}: {:?}", lines(&spec.log)))
     }
 
+    /// What every image of this world starts with. The label keeps it from sharing steps with
+    /// another test, which may remove them at any moment.
+    fn base(&self) -> String {
+        let mark = self.runtime.installation();
+        format!(
+            "FROM scratch\nLABEL sh.temps.test={mark}\nCOPY busybox /bin/busybox\nENV PATH=/bin\n"
+        )
+    }
+
     fn build_log(&self) -> String {
         lines(&self.dir.path().join("build.log")).join("\n")
     }
@@ -154,6 +163,27 @@ impl World {
         }
         self.runtime.remove_network().await.unwrap();
         assert_eq!(self.runtime.list().await.unwrap(), []);
+    }
+}
+
+impl Drop for World {
+    /// A test that failed leaves nothing either.
+    fn drop(&mut self) {
+        let label = format!(
+            "label=sh.temps.installation={}",
+            self.runtime.installation()
+        );
+        // Also the steps before one that failed.
+        let mark = format!("label=sh.temps.test={}", self.runtime.installation());
+        for (label, list, remove) in [
+            (&label, ["container", "ls", "-a"], ["rm", "-fv"]),
+            (&mark, ["image", "ls", "-a"], ["rmi", "-f"]),
+            (&label, ["network", "ls", "--no-trunc"], ["network", "rm"]),
+        ] {
+            for id in docker(&[list[0], list[1], list[2], "-q", "--filter", label]).lines() {
+                docker(&[remove[0], remove[1], id]);
+            }
+        }
     }
 }
 
@@ -362,6 +392,7 @@ async fn output_is_collected_once_however_often_it_is_asked_for() {
         return;
     };
     // Bursts, so that many lines have the same millisecond.
+    // A collector at any moment, as someone who follows the log is.
     let spec = world
         .start("n=0; while [ $n -lt 3000 ]; do echo line $n; n=$((n+1)); [ $((n % 500)) = 0 ] && busybox usleep 100000; done; echo end; exec busybox sleep 60")
         .await;
@@ -442,7 +473,10 @@ async fn an_image_whose_command_is_missing_is_refused_and_leaves_no_container() 
     let Some(world) = World::new().await else {
         return;
     };
-    let material = world.archive(&[("Dockerfile", &format!("{BASE}CMD [\"/nothing\"]\n"))]);
+    let material = world.archive(&[(
+        "Dockerfile",
+        &format!("{}CMD [\"/nothing\"]\n", world.base()),
+    )]);
     let artifact = world.make(material).await.unwrap().artifact;
     let spec = world.spec(artifact).await;
     let error = world.runtime.start(&spec).await;
@@ -466,7 +500,10 @@ async fn an_image_whose_command_is_missing_is_refused_and_leaves_no_container() 
     let error = world.runtime.start(&spec).await.unwrap_err();
     assert!(matches!(error, RuntimeError::Refused(_)), "{error:?}");
     let artifact = world
-        .make(world.archive(&[("Dockerfile", &format!("{BASE}CMD [\"/nothing\"]\n"))]))
+        .make(world.archive(&[(
+            "Dockerfile",
+            &format!("{}CMD [\"/nothing\"]\n", world.base()),
+        )]))
         .await
         .unwrap()
         .artifact;
@@ -478,8 +515,10 @@ async fn a_build_that_fails_names_the_step_and_what_it_said() {
     let Some(world) = World::new().await else {
         return;
     };
-    let file =
-        format!("{BASE}RUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo about to fail; exit 7\"]\n");
+    let file = format!(
+        "{}RUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo about to fail; exit 7\"]\n",
+        world.base()
+    );
     let fault = world
         .make(world.archive(&[("Dockerfile", &file)]))
         .await
@@ -502,7 +541,10 @@ async fn what_the_dockerignore_names_is_not_sent() {
     let Some(world) = World::new().await else {
         return;
     };
-    let file = format!("{BASE}COPY . /all\nRUN [\"/bin/busybox\", \"find\", \"/all\"]\n");
+    let file = format!(
+        "{}COPY . /all\nRUN [\"/bin/busybox\", \"find\", \"/all\"]\n",
+        world.base()
+    );
     let files = [
         ("Dockerfile", file.as_str()),
         (".dockerignore", "secret\n*.log\n!keep.log\n"),
@@ -529,7 +571,10 @@ async fn a_build_ends_when_nobody_waits_for_it_any_more() {
         return;
     };
     let mark = format!("{}", 100_000 + std::process::id());
-    let file = format!("{BASE}RUN [\"/bin/busybox\", \"sleep\", \"{mark}\"]\n");
+    let file = format!(
+        "{}RUN [\"/bin/busybox\", \"sleep\", \"{mark}\"]\n",
+        world.base()
+    );
     let material = world.archive(&[("Dockerfile", &file)]);
     let started = async {
         while !sleeps(&mark) {

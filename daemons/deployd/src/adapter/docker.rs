@@ -34,6 +34,7 @@ use bollard::query_parameters::{
 };
 use engine::{CallError, Engine};
 use futures::StreamExt;
+use log::Collectors;
 use network::Network;
 use std::collections::HashMap;
 use std::path::Path;
@@ -48,6 +49,7 @@ use temps_ipc::types::{Address, RuntimeKind};
 pub struct DockerRuntime {
     engine: Arc<Engine>,
     images: Arc<Images>,
+    collectors: Arc<Collectors>,
 }
 
 impl DockerRuntime {
@@ -56,12 +58,21 @@ impl DockerRuntime {
     pub fn new(settings: DockerSettings, state_dir: &Path) -> Self {
         let engine = Arc::new(Engine::new(settings, state_dir));
         let images = Arc::new(Images::new(Arc::clone(&engine)));
-        Self { engine, images }
+        Self {
+            engine,
+            images,
+            collectors: Arc::default(),
+        }
     }
 
     /// What makes and keeps images on the same engine, for the builder.
     pub fn images(&self) -> Arc<Images> {
         Arc::clone(&self.images)
+    }
+
+    /// Twelve hexadecimal digits that name this installation in labels and names.
+    pub fn installation(&self) -> &str {
+        self.engine.installation()
     }
 
     /// Removes the installation's network, if no container is left on it; for tests and for
@@ -138,7 +149,9 @@ impl DockerRuntime {
             if self.inspect(&old).await? == InstanceState::Running {
                 return Ok(());
             }
-            log::collect(&self.engine, &old, &spec.log).await?;
+            self.collectors
+                .collect(&self.engine, &old, &spec.log)
+                .await?;
             self.remove(&old).await?;
         }
         match self.create_and_start(spec).await {
@@ -225,7 +238,9 @@ impl DockerRuntime {
             .call_within(grace + self.engine.settings.call_limit, stop)
             .await
             .or_else(CallError::gone_is_fine)?;
-        log::collect(&self.engine, &container, file).await?;
+        self.collectors
+            .collect(&self.engine, &container, file)
+            .await?;
         self.remove(&container).await
     }
 }
@@ -310,7 +325,9 @@ impl Runtime for DockerRuntime {
         log: &Path,
     ) -> Result<(), RuntimeError> {
         if let Some(container) = self.find(id).await? {
-            log::collect(&self.engine, &container, log).await?;
+            self.collectors
+                .collect(&self.engine, &container, log)
+                .await?;
         }
         Ok(())
     }

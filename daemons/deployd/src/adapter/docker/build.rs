@@ -21,6 +21,9 @@ const CPU_PERIOD: i32 = 100_000;
 /// How many of the last lines are in the message of a failed build.
 const TAIL: usize = 5;
 
+/// How often a build is tried that the engine breaks by itself.
+const TRIES: u32 = 3;
+
 impl Images {
     /// Builds the Dockerfile in `root`. Dropping it ends the build.
     ///
@@ -33,8 +36,30 @@ impl Images {
         root: &Path,
         log: &mut Writer,
     ) -> Result<Artifact, Fault> {
+        let deadline = Instant::now() + self.engine.settings.build_limit;
+        for _ in 1..TRIES {
+            match self.try_build(app, release, root, log, deadline).await {
+                Err(fault) if lost_its_cache(&fault) => {
+                    log.line(
+                        LogStream::Platform,
+                        "the engine lost a cached step meanwhile: again",
+                    );
+                }
+                result => return result,
+            }
+        }
+        self.try_build(app, release, root, log, deadline).await
+    }
+
+    async fn try_build(
+        &self,
+        app: &AppName,
+        release: &ReleaseId,
+        root: &Path,
+        log: &mut Writer,
+        deadline: Instant,
+    ) -> Result<Artifact, Fault> {
         let settings = &self.engine.settings;
-        let deadline = Instant::now() + settings.build_limit;
         let tag = format!("{TAG_PREFIX}{app}:{release}");
         let memory = i32::try_from(settings.build_memory).unwrap_or(i32::MAX);
         let options = BuildImageOptionsBuilder::new()
@@ -84,6 +109,17 @@ impl Images {
         })?;
         artifact(found, log)
     }
+}
+
+/// The classic builder takes a cached step that is removed with another image at the same moment.
+fn lost_its_cache(fault: &Fault) -> bool {
+    [
+        "unknown parent image ID",
+        "failed to set parent",
+        "failed to get digest",
+    ]
+    .iter()
+    .any(|text| fault.what.contains(text))
 }
 
 /// What the build printed, as far as the message of its failure needs it.

@@ -11,7 +11,8 @@ use bollard::query_parameters::LogsOptionsBuilder;
 use futures::StreamExt;
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use temps_ipc::Fault;
 use temps_ipc::types::{LogStream, Timestamp};
 use time::OffsetDateTime;
@@ -21,12 +22,36 @@ use time::format_description::well_known::Rfc3339;
 /// different threads.
 const DISORDER_MILLIS: i64 = 2_000;
 
-/// Brings the file up to date.
-pub(super) async fn collect(
-    engine: &Engine,
-    container: &str,
-    file: &Path,
-) -> Result<(), CallError> {
+/// Lets one caller at a time copy into a file: two would both find a line missing.
+#[derive(Debug, Default)]
+pub(super) struct Collectors(Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Collectors {
+    /// Brings the file up to date with the container's output.
+    pub(super) async fn collect(
+        &self,
+        engine: &Engine,
+        container: &str,
+        file: &Path,
+    ) -> Result<(), CallError> {
+        let turn = self.turn(file);
+        let _turn = turn.lock().await;
+        collect(engine, container, file).await
+    }
+
+    fn turn(&self, file: &Path) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let known = turns.get(file).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let turn = Arc::default();
+            turns.insert(file.to_owned(), Arc::downgrade(&turn));
+            turn
+        })
+    }
+}
+
+async fn collect(engine: &Engine, container: &str, file: &Path) -> Result<(), CallError> {
     let mut known = Known::read(file).map_err(failed)?;
     let options = LogsOptionsBuilder::new()
         .stdout(true)
