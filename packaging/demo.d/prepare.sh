@@ -1,5 +1,5 @@
 # What the demo needs: sourced by packaging/demo.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # demo.sh has set what is used here
 
 # `rust-version` of Cargo.toml.
 RUST=1.95

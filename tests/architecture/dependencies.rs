@@ -118,6 +118,15 @@ fn what_deny_toml_bans_is_used_by_nobody_else() {
 }
 
 #[test]
+fn the_proxy_alone_uses_pingora() {
+    for package in METADATA.workspace_packages() {
+        let mut used = package.dependencies.iter();
+        let uses = used.any(|other| other.name.starts_with("pingora"));
+        assert_eq!(uses, package.name == "temps-proxy", "{}", package.name);
+    }
+}
+
+#[test]
 fn every_licence_is_one_that_deny_toml_allows() {
     let allowed = DENY["licenses"]["allow"].as_array().expect("a list");
     let allowed: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
