@@ -7,35 +7,31 @@
 //!   a critical task ends: exit 70, and the manager starts us again
 //! ```
 
+mod parts;
+
 use crate::adapter::deployd::Deployd;
 use crate::config::{self as settings, Settings};
 use crate::engine::Engine;
 use crate::engine::watch::{self, Rhythm};
 use crate::event;
-use crate::http::app::App;
-use crate::http::front::{Front, Scheme};
-use crate::http::live::Live;
+use crate::http::front::Scheme;
 use crate::port::Alarm;
 use crate::rpc::Rpc;
 use crate::spool::Spool;
 use crate::status::Status;
-use crate::store::Store;
-use crate::tls;
-use crate::tls::authority::Authority;
-use crate::tls::certificates::Certificates;
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use parts::{Parts, parts};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tarpc::server::Serve as _;
 use temps_ipc::rpc::Proxy as _;
-use temps_ipc::types::Timestamp;
 use temps_unit::authz::Policy;
-use temps_unit::dirs::{self, Dirs};
+use temps_unit::dirs::Dirs;
 use temps_unit::exit::Exit;
 use temps_unit::idle::Idle;
 use temps_unit::listen::Listeners;
@@ -189,17 +185,6 @@ async fn run(start: Start) -> Exit {
     }
 }
 
-/// Everything that is shared.
-struct Parts {
-    engine: Arc<Engine>,
-    live: Arc<Live>,
-    certificates: Arc<Certificates>,
-    front: Arc<Front>,
-    status: Arc<Status>,
-    timeouts: Arc<ArcSwap<settings::Timeouts>>,
-    header_bytes: Arc<ArcSwap<usize>>,
-}
-
 /// Serves until `shutdown`, then drains. For the daemon and for tests.
 pub async fn serve(
     start: Start,
@@ -310,68 +295,6 @@ fn spool(start: &Start, supervisor: &Supervisor, over: &CancellationToken) -> Sp
         }
     });
     spool
-}
-
-async fn parts(start: &Start, spool: Spool) -> Result<Parts, Failed> {
-    let settings = &start.settings;
-    let engine = Arc::new(Engine::new(Store::new(&start.state)));
-    let live = Arc::new(Live::default());
-    let certificates = {
-        let (engine, state) = (Arc::clone(&engine), start.state.clone());
-        let opened = tokio::task::spawn_blocking(move || open(engine, &state)).await;
-        Arc::new(opened.map_err(|error| (Exit::Internal, error.to_string()))??)
-    };
-    let tls = tls::server_config(Arc::clone(&certificates))
-        .map_err(|error| (Exit::Internal, error.to_string()))?;
-    let timeouts = Arc::new(ArcSwap::from_pointee(settings.timeouts));
-    let header_bytes = Arc::new(ArcSwap::from_pointee(settings.limits.header_bytes));
-    let app = App {
-        engine: Arc::clone(&engine),
-        live: Arc::clone(&live),
-        spool: spool.clone(),
-        timeouts: Arc::clone(&timeouts),
-    };
-    let front = Front::new(
-        app,
-        Arc::clone(&certificates),
-        tls,
-        &settings.limits,
-        Arc::clone(&header_bytes),
-        settings.threads(),
-    );
-    let status = Status {
-        engine: Arc::clone(&engine),
-        live: Arc::clone(&live),
-        certificates: Arc::clone(&certificates),
-        spool,
-        started_at: Timestamp::now(),
-        http: start
-            .http
-            .first()
-            .and_then(|listener| listener.local_addr().ok()),
-        https: start
-            .https
-            .first()
-            .and_then(|listener| listener.local_addr().ok()),
-    };
-    Ok(Parts {
-        engine,
-        live,
-        certificates,
-        front: Arc::new(front),
-        status: Arc::new(status),
-        timeouts,
-        header_bytes,
-    })
-}
-
-/// What is read from the state directory at the start. Blocks on the disk.
-fn open(engine: Arc<Engine>, state: &Path) -> Result<Certificates, Failed> {
-    let directory = state.join("certificates");
-    dirs::create_private(&directory).map_err(|error| (Exit::Config, error.to_string()))?;
-    engine.restore();
-    let authority = Authority::open(state).map_err(|error| (Exit::Config, error.to_string()))?;
-    Ok(Certificates::new(engine, authority, directory))
 }
 
 fn doors(

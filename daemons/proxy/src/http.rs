@@ -9,6 +9,7 @@
 //! | [`chunk`] | where a chunked body ends |
 //! | [`live`] | who is connected, and when the drain is over |
 //! | [`app`] | what happens to a request: routing, forwarding, errors, its record |
+//! | [`failure`] | the status that a failure means |
 //! | [`forward`] | headers that tell the target about the client |
 //! | [`page`] | our own answers |
 //!
@@ -17,6 +18,7 @@
 pub mod app;
 pub mod chunk;
 pub mod connection;
+pub mod failure;
 pub mod forward;
 pub mod front;
 pub mod head;

@@ -16,6 +16,7 @@ use crate::config::Timeouts;
 use crate::engine::table::{Answer, Route};
 use crate::engine::{Engine, Entered, Entry};
 use crate::http::connection::{Origin, protocol};
+use crate::http::failure::{CLIENT_GONE, status_of};
 use crate::http::live::{Live, Upgraded};
 use crate::http::{forward, page};
 use crate::spool::Spool;
@@ -26,7 +27,7 @@ use async_trait::async_trait;
 use http::header::{ACCEPT, HOST, REFERER, UPGRADE, USER_AGENT};
 use http::{StatusCode, Version};
 use pingora_core::prelude::HttpPeer;
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use std::collections::hash_map::DefaultHasher;
@@ -38,9 +39,6 @@ use temps_ipc::types::{Address, Timestamp};
 
 /// Connections that may fail before the client is told.
 const CONNECT_TRIES: usize = 2;
-
-/// Status of a request whose client went away before the answer; never sent (after nginx).
-const CLIENT_GONE: u16 = 499;
 
 /// Fields of an answer that speak of the connection to the target. The engine writes its own
 /// `Connection` and framing.
@@ -409,30 +407,4 @@ fn referer_host(referer: &str) -> String {
         .ok()
         .and_then(|uri| uri.host().map(str::to_owned));
     host.unwrap_or_default()
-}
-
-/// The status that a failure means.
-fn status_of(error: &Error) -> u16 {
-    use ErrorType::{
-        ConnectTimedout, ConnectionClosed, HTTPStatus, InvalidHTTPHeader, ReadError, ReadTimedout,
-        WriteError, WriteTimedout,
-    };
-    let malformed = error
-        .root_cause()
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData);
-    match (error.etype(), error.esource()) {
-        (HTTPStatus(status), _) => *status,
-        // A chunked body of the client that is none.
-        (_, ErrorSource::Downstream) if malformed => 400,
-        (ConnectTimedout | ReadTimedout | WriteTimedout, ErrorSource::Upstream) => 504,
-        (_, ErrorSource::Upstream) => 502,
-        (ReadTimedout, ErrorSource::Downstream) => 408,
-        (ReadError | WriteError | WriteTimedout | ConnectionClosed, ErrorSource::Downstream) => {
-            CLIENT_GONE
-        }
-        (InvalidHTTPHeader, ErrorSource::Downstream) => 400,
-        (_, ErrorSource::Downstream) => 400,
-        _ => 500,
-    }
 }
