@@ -16,14 +16,14 @@ esac
 
 # shellcheck source=tests/run.d/install.sh
 . tests/run.d/install.sh
-install_packages
+[ "${1-}" = --list ] || install_packages
 require_cargo
-require_nextest
+[ "${1-}" = --list ] || require_nextest
 
 # Outside the tree, so that a new clone of the same machine compiles no dependency again.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/temps/target}
 # shellcheck source=tests/run.d/target.sh
 . tests/run.d/target.sh
-distrust_other_trees
+[ "${1-}" = --list ] || distrust_other_trees
 
 exec python3 -B tests/run.d/main.py "$@"

@@ -1,6 +1,7 @@
 """Holds the documents to the tree: what they link to exists, and the commands they show exist."""
 
 import re
+import subprocess
 from pathlib import Path
 
 from machine import ROOT, Machine, tree_files
@@ -10,6 +11,10 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What a reader is told to type: `packaging/demo.sh`, `temps env set`.
 SCRIPT = re.compile(r"^(?:\$ )?((?:packaging|tests|\.ci)/[\w./-]+)", re.MULTILINE)
+COMMAND = re.compile(r"^(?:\$ )?temps ([a-z].*?)(?: +#.*)?$", re.MULTILINE)
+OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]*")
+# Nouns are followed by a verb.
+NOUNS = ("app", "domain", "env", "release")
 REQUIRED = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE"]
 
 
@@ -24,6 +29,26 @@ def check(machine: Machine) -> Outcome:
         scripts = [script for _, block in FENCE.findall(text) for script in SCRIPT.findall(block)]
         missing = [script for script in scripts if not (ROOT / script).exists()]
         result.check(f"{name}: scripts", f"not there: {', '.join(missing)}" if missing else None)
+    return result
+
+
+def commands(machine: Machine) -> Outcome:
+    """Whether every `temps …` that a reader is told to type exists, with its options."""
+    result = Outcome()
+    for path in (path for path in tree_files() if path.suffix == ".md"):
+        blocks = (block for _, block in FENCE.findall(path.read_text()))
+        for line in sorted({line for block in blocks for line in COMMAND.findall(block)}):
+            words = line.split()
+            verb = words[: 2 if words[0] in NOUNS else 1]
+            asked = [str(machine.binary), *verb, "--help"]
+            help = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+            problem = None if help.returncode == 0 else "there is no such command"
+            unknown = [option for option in OPTION.findall(line) if option not in help.stdout]
+            if problem is None and unknown:
+                problem = f"there is no {', '.join(unknown)}"
+            result.check(f"{path.relative_to(ROOT)}: temps {line}", problem)
+    if result.passed + len(result.failed) == 0:
+        result.failed.append("no command was found in the documents")
     return result
 
 

@@ -36,13 +36,14 @@ def all_suites() -> list[Suite]:
     suites = [
         Suite("format", "cargo fmt --check", command(["cargo", "fmt", "--all", "--check"], 120)),
         Suite("scripts", "shell and Python scripts parse; shellcheck", scripts),
-        Suite("documents", "links and commands in the documents exist", documents.check),
+        Suite("documents", "what the documents link to exists", documents.check),
         Suite("lint", "clippy, warnings are errors", lint),
         Suite("deny", "cargo deny: bans, licences, sources", deny),
         Suite("generated", "man page and completions fit the command line", generated),
         Suite("rustdoc", "the documentation builds without a warning", rustdoc),
         Suite("doctests", "examples in the documentation", doctests),
     ]
+    suites.append(Suite("commands", "commands in the documents exist", commands))
     for package in _packages():
         name = package["name"].removeprefix("temps-")
         if name == "tests":
@@ -95,6 +96,11 @@ def generated(machine: Machine) -> Outcome:
         line = ["cargo", "run", "--quiet", "--locked", "--package", "xtask", "--", what, "--check"]
         result.check(f"cargo xtask {what} --check", machine.run(line, BUILD_LIMIT))
     return result
+
+
+def commands(machine: Machine) -> Outcome:
+    built = build(machine)
+    return built if built.failed else documents.commands(machine)
 
 
 def rustdoc(machine: Machine) -> Outcome:
