@@ -43,9 +43,11 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
     found
 }
 
-/// Every process that was started with the variable `NAME=value`.
+/// Every process but ourselves that was started with the variable `NAME=value`.
 pub(crate) fn with_variable(variable: &str) -> Vec<i32> {
+    let ourselves = std::process::id() as i32;
     pids()
+        .filter(|&pid| pid != ourselves)
         .filter(|pid| {
             fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
                 environ

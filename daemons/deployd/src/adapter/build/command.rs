@@ -175,3 +175,75 @@ impl Outputs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logfile::Reader;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[tokio::test]
+    async fn output_is_in_the_log_redacted_and_its_end_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = Writer::open(&path).unwrap();
+        let redact = |line: &str| line.replace("secret", "***");
+        let script = "echo a secret; printf '10%%\\r20%%\\r' >&2; printf end; exit 3";
+        let finished = run(shell(script), Duration::from_secs(10), &mut log, &redact)
+            .await
+            .unwrap();
+        assert_eq!(finished.status.code(), Some(3));
+        let (lines, _) = Reader::new(&path).tail(10).unwrap();
+        let mut texts: Vec<String> = lines.into_iter().map(|(.., text)| text).collect();
+        texts.sort();
+        assert_eq!(texts, ["10%", "20%", "a ***", "end"]);
+        assert!(finished.tail.contains(&"a ***".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_takes_too_long_or_is_cancelled_ends_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = ["timeout", "cancel"];
+        for mark in marks {
+            let mut log = Writer::open(&dir.path().join("log")).unwrap();
+            let mut command = shell("sleep 600 & sleep 600");
+            let variable = format!("TEMPS_TEST_COMMAND={mark}-{}", std::process::id());
+            let (name, value) = variable.split_once('=').unwrap();
+            command.env(name, value);
+            let plain = str::to_owned;
+            let limit = Duration::from_millis(300);
+            if mark == "timeout" {
+                let fault = run(command, limit, &mut log, &plain).await.unwrap_err();
+                assert!(fault.what.contains("did not finish"), "{fault:?}");
+            } else {
+                let running = run(command, Duration::from_secs(600), &mut log, &plain);
+                assert!(timeout(limit, running).await.is_err());
+            }
+            let ended = async {
+                while !crate::adapter::procfs::with_variable(&variable).is_empty() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(Duration::from_secs(10), ended)
+                .await
+                .expect("nothing of it is left");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_unavailable_with_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Writer::open(&dir.path().join("log")).unwrap();
+        let missing = Command::new("no-such-program-here");
+        let fault = run(missing, Duration::from_secs(1), &mut log, &str::to_owned)
+            .await
+            .unwrap_err();
+        assert_eq!(fault.code, temps_ipc::Code::Unavailable);
+        assert!(fault.what.contains("no-such-program-here"));
+    }
+}
