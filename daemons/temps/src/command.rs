@@ -81,6 +81,10 @@ fn carry_out(cli: Cli, out: &Out) -> Done {
             command => command,
         };
         let instance = Instance::find(flag)?;
+        let reports = matches!(command, Command::Status(_) | Command::Doctor(_));
+        if let Some(fault) = instance.failed.clone().filter(|_| !reports) {
+            return Err(fault.into());
+        }
         match command {
             Command::Up(_) => unreachable!("handled above"),
             Command::Deploy(args) => deploy::deploy(&instance, args, out).await,

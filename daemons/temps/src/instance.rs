@@ -2,6 +2,7 @@
 //! directory.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use temps_ipc::rpc::{DeploydClient, ProxyClient};
@@ -38,6 +39,23 @@ pub struct Instance {
     pub deployd: Link<DeploydClient>,
     /// Its proxy.
     pub proxy: Link<ProxyClient>,
+    /// Why its deployd does not start, if `temps up` says so. Nobody would answer a call.
+    pub failed: Option<Fault>,
+}
+
+/// Longest notice that is read; a fault is shorter.
+const MAX_NOTICE: u64 = 64 * 1024;
+
+/// The file in which `temps up` says why a daemon does not start.
+pub fn notice(runtime: &Path, daemon: &str) -> PathBuf {
+    runtime.join(format!("{daemon}.failed"))
+}
+
+fn read_notice(path: &Path) -> Option<Fault> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(MAX_NOTICE).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
 }
 
 impl Instance {
@@ -59,6 +77,7 @@ impl Instance {
         Ok(Self {
             deployd: Link::new(dir.join(DEPLOYD)),
             proxy: Link::new(dir.join(PROXY)),
+            failed: read_notice(&notice(&dir, "deployd")),
             dir,
         })
     }
@@ -180,6 +199,18 @@ mod tests {
             chosen(None, &[], false),
             Choice::Shared("/tmp/temps-1000".into())
         );
+    }
+
+    #[test]
+    fn a_notice_says_why_nobody_would_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = notice(dir.path(), "deployd");
+        assert_eq!(read_notice(&path), None);
+        let fault = Fault::new(Code::Config, "deployd.toml:1: unknown field").hint("mend it");
+        std::fs::write(&path, serde_json::to_vec(&fault).unwrap()).unwrap();
+        assert_eq!(read_notice(&path), Some(fault));
+        std::fs::write(&path, "half a not").unwrap();
+        assert_eq!(read_notice(&path), None);
     }
 
     #[test]

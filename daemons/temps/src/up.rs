@@ -126,7 +126,10 @@ async fn serve(
         boot(&link, &mut deploys).await;
         out.line(ready)?;
         loop {
-            tokio::time::sleep(RECONCILE_EVERY).await;
+            tokio::select! {
+                () = tokio::time::sleep(RECONCILE_EVERY) => {}
+                () = recovered(&mut deploys) => {}
+            }
             reconcile(&link).await;
         }
     };
@@ -166,6 +169,23 @@ async fn boot(link: &Link<DeploydClient>, health: &mut watch::Receiver<Health>) 
     tokio::select! {
         () = reconcile(link) => {}
         _ = lost => log::say("temps-deployd does not start: what was deployed is served, but nothing can be deployed; see above"),
+    }
+}
+
+/// Waits until deployd is ready again after a failure: what it had begun may be half done, and at a
+/// failed boot nothing was begun.
+async fn recovered(health: &mut watch::Receiver<Health>) {
+    let failed = health.wait_for(|health| !health.ready && health.failures > 0);
+    if failed.await.map(drop).is_err() {
+        std::future::pending::<()>().await;
+    }
+    if health
+        .wait_for(|health| health.ready)
+        .await
+        .map(drop)
+        .is_err()
+    {
+        std::future::pending::<()>().await;
     }
 }
 

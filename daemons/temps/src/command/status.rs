@@ -5,7 +5,7 @@ use crate::instance::Instance;
 use crate::output::{Done, Out, Stop, Style};
 use serde_json::{Value, json};
 use std::time::Duration;
-use temps_ipc::rpc::{DeploydClient, ProxyClient};
+use temps_ipc::rpc::ProxyClient;
 use temps_ipc::types::{AppView, DeploydStatus, ProxyStatus};
 use temps_ipc::wire::client::{Link, Repeat};
 use temps_ipc::{Code, Fault};
@@ -15,7 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Shows how the daemons and the apps are.
 pub async fn run(instance: &Instance, out: &Out) -> Done {
-    let (proxy, deployd) = tokio::join!(ask_proxy(&instance.proxy), ask_deployd(&instance.deployd));
+    let (proxy, deployd) = tokio::join!(ask_proxy(&instance.proxy), ask_deployd(instance));
     let apps = match &deployd {
         Ok(_) => app::all(instance).await,
         Err(fault) => Err(fault.clone()),
@@ -59,11 +59,16 @@ pub async fn ask_proxy(link: &Link<ProxyClient>) -> Result<ProxyStatus, Fault> {
 ///
 /// # Errors
 /// When it does not answer.
-pub async fn ask_deployd(link: &Link<DeploydClient>) -> Result<DeploydStatus, Fault> {
-    link.call(Repeat::Idempotent, PATIENCE, |client, context| async move {
-        client.status(context).await
-    })
-    .await
+pub async fn ask_deployd(instance: &Instance) -> Result<DeploydStatus, Fault> {
+    if let Some(fault) = &instance.failed {
+        return Err(fault.clone());
+    }
+    instance
+        .deployd
+        .call(Repeat::Idempotent, PATIENCE, |client, context| async move {
+            client.status(context).await
+        })
+        .await
 }
 
 fn down(fault: &Fault) -> Value {

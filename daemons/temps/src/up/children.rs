@@ -4,6 +4,7 @@
 //! all, and knows which are its own. A process id is used for a signal only while its process was
 //! not reaped, so it cannot mean another process by then.
 
+use futures::FutureExt;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -153,6 +154,13 @@ pub async fn keep(children: std::sync::Arc<Children>, mut notify: Receiver) -> F
         }
     };
     loop {
+        // What a process said last came before its end, and is to be heard before it.
+        while let Some(note) = notify.recv().now_or_never() {
+            match note {
+                Ok(note) => children.note(note.pid, note.messages),
+                Err(error) => return deaf(&error),
+            }
+        }
         // Also at first: a process may have ended before we listened.
         children.reap();
         tokio::select! {
@@ -161,10 +169,14 @@ pub async fn keep(children: std::sync::Arc<Children>, mut notify: Receiver) -> F
             },
             note = notify.recv() => match note {
                 Ok(note) => children.note(note.pid, note.messages),
-                Err(error) => return Fault::internal(format!("readiness cannot be heard of: {error}")),
+                Err(error) => return deaf(&error),
             },
         }
     }
+}
+
+fn deaf(error: &io::Error) -> Fault {
+    Fault::internal(format!("readiness cannot be heard of: {error}"))
 }
 
 /// Makes this process the parent of descendants whose parents end.

@@ -8,7 +8,7 @@ use super::daemon::{Daemon, Policy};
 use super::place::Place;
 use super::sockets::{Named, Sockets};
 use crate::applet::APPLETS;
-use crate::instance::{DEPLOYD, PROXY};
+use crate::instance::{self, DEPLOYD, PROXY};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -111,6 +111,7 @@ impl Config {
             name,
             path: self.bin.join(name),
             policy,
+            notice: instance::notice(&self.runtime, short),
             sockets,
             environment,
         }

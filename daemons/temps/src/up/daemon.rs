@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,6 +78,8 @@ pub struct Daemon {
     pub policy: Policy,
     /// What it listens on.
     pub sockets: Vec<Named>,
+    /// Where callers read why it does not start, as long as it does not.
+    pub notice: PathBuf,
     /// Variables beside those it inherits.
     pub environment: Vec<(&'static str, OsString)>,
 }
@@ -97,8 +99,8 @@ pub struct Health {
 enum Run {
     /// We were told to stop, and it ended.
     Stopped,
-    /// By itself.
-    Ended(Ended),
+    /// By itself, and what it said of it.
+    Ended(Ended, Option<String>),
     /// It was never there.
     NotStarted(Fault),
 }
@@ -129,15 +131,18 @@ pub async fn supervise(
         }
         let fault = match run {
             Run::Stopped => return over,
-            Run::Ended(Ended::Status(0)) if daemon.policy == Policy::OnDemand => {
+            Run::Ended(Ended::Status(0), _) if daemon.policy == Policy::OnDemand => {
                 report.send_modify(|health| *health = Health::default());
                 wait = true;
                 continue;
             }
-            Run::Ended(ended) => failure(daemon.name, ended),
+            Run::Ended(ended, why) => failure(daemon.name, ended, why.as_deref()),
             Run::NotStarted(fault) => fault,
         };
         let pause = failed(&report, &fault);
+        if report.borrow().hopeless.is_some() {
+            notice(&daemon.notice, &fault);
+        }
         log::say(&format!("{fault}; it is started again in {pause:.1?}"));
         // Its callers wait at the sockets, so one that failed is not left until the next one comes.
         wait = false;
@@ -167,8 +172,17 @@ fn failed(report: &watch::Sender<Health>, fault: &Fault) -> Duration {
         .min(LONGEST_PAUSE)
 }
 
-/// An end that nobody asked for, as a fault. `hint` says where the cause is to be read.
-fn failure(name: &str, ended: Ended) -> Fault {
+/// Leaves word for callers, who would otherwise wait at the sockets to no end.
+fn notice(path: &Path, fault: &Fault) {
+    let advice = "mend it; `temps up` tries again every ten seconds";
+    let text = serde_json::to_vec(&fault.clone().hint(advice)).unwrap_or_default();
+    if let Err(error) = std::fs::write(path, text) {
+        log::say(&format!("{} cannot be written: {error}", path.display()));
+    }
+}
+
+/// An end that nobody asked for, as a fault.
+fn failure(name: &str, ended: Ended, why: Option<&str>) -> Fault {
     let is = |exit: Exit| ended == Ended::Status(i32::from(exit.status()));
     let code = if is(Exit::Usage) {
         Code::Invalid
@@ -179,7 +193,10 @@ fn failure(name: &str, ended: Ended) -> Fault {
     } else {
         Code::Unavailable
     };
-    Fault::new(code, format!("{name} {ended}")).hint("its last lines above say why")
+    match why {
+        Some(why) => Fault::new(code, format!("{name} {ended}: {why}")),
+        None => Fault::new(code, format!("{name} {ended}")).hint("its last lines above say why"),
+    }
 }
 
 /// Starts the daemon and stays with it to its end.
@@ -198,6 +215,7 @@ async fn run(
             )));
         }
     };
+    let mut why = None;
     let mut deadline = Some(tokio::time::Instant::now() + START);
     loop {
         let late = async {
@@ -211,10 +229,17 @@ async fn run(
                 end(children, &mut child, patience).await;
                 return Run::Stopped;
             }
-            ended = &mut child.ended => return Run::Ended(ended.unwrap_or(Ended::Status(-1))),
+            ended = &mut child.ended => {
+                while let Ok(note) = child.notes.try_recv() {
+                    last_words(note, &mut why);
+                }
+                return Run::Ended(ended.unwrap_or(Ended::Status(-1)), why);
+            }
             Some(note) = child.notes.recv() => match note {
                 NotifyMessage::Ready => {
                     deadline = None;
+                    // Usually there is none.
+                    let _ = std::fs::remove_file(&daemon.notice);
                     report.send_modify(|health| {
                         health.ready = true;
                         health.hopeless = None;
@@ -223,7 +248,10 @@ async fn run(
                 NotifyMessage::ExtendTimeout(time) => {
                     deadline = deadline.map(|_| tokio::time::Instant::now() + time.min(START));
                 }
-                NotifyMessage::Status(line) => log::say(&format!("{}: {line}", daemon.name)),
+                NotifyMessage::Status(line) => {
+                    log::say(&format!("{}: {line}", daemon.name));
+                    last_words(NotifyMessage::Status(line), &mut why);
+                }
                 NotifyMessage::Stopping => report.send_modify(|health| health.ready = false),
                 NotifyMessage::Reloading | NotifyMessage::Watchdog => {}
             },
@@ -233,10 +261,17 @@ async fn run(
                 // Whatever it says now, it failed to start.
                 return match ended {
                     Ended::Status(0) => Run::NotStarted(Fault::unavailable(format!("{} did not become ready", daemon.name))),
-                    ended => Run::Ended(ended),
+                    ended => Run::Ended(ended, None),
                 };
             }
         }
+    }
+}
+
+/// Keeps the reason that a daemon gives for its end (`STATUS=failed: …`).
+fn last_words(note: NotifyMessage, why: &mut Option<String>) {
+    if let NotifyMessage::Status(line) = note {
+        *why = line.strip_prefix("failed: ").map(str::to_owned);
     }
 }
 
@@ -297,7 +332,7 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest() {
         let (report, health) = watch::channel(Health::default());
-        let fault = failure("x", Ended::Signal(Signal::SIGKILL));
+        let fault = failure("x", Ended::Signal(Signal::SIGKILL), None);
         let pauses: Vec<_> = (0..8)
             .map(|_| failed(&report, &fault).as_millis())
             .collect();
@@ -309,10 +344,12 @@ mod tests {
     #[test]
     fn a_daemon_that_says_it_is_no_use_is_believed() {
         let (report, health) = watch::channel(Health::default());
+        let fault = failure("x", Ended::Status(78), Some("x.toml:1: unknown field"));
         assert_eq!(
-            failed(&report, &failure("x", Ended::Status(78))),
-            LONGEST_PAUSE
+            fault.what,
+            "x exited with status 78: x.toml:1: unknown field"
         );
+        assert_eq!(failed(&report, &fault), LONGEST_PAUSE);
         assert_eq!(
             health.borrow().hopeless.as_ref().map(|fault| fault.code),
             Some(Code::Config)

@@ -60,11 +60,14 @@ impl Place {
             private(&state.join(dir), "--state")?;
             private(&runtime.join(dir), "--runtime-dir")?;
         }
-        Ok(Self {
+        let place = Self {
             state,
             runtime,
             _locks: locks,
-        })
+        };
+        // What one that was killed left behind is not true of us.
+        place.clean_up();
+        Ok(place)
     }
 
     /// Deployd's state directory.
@@ -82,6 +85,9 @@ impl Place {
         for name in [PROXY, DEPLOYD, UPLOAD, NOTIFY] {
             // One that is left behind is replaced by the next start.
             let _ = std::fs::remove_file(self.runtime.join(name));
+        }
+        for daemon in ["proxy", "deployd"] {
+            let _ = std::fs::remove_file(instance::notice(&self.runtime, daemon));
         }
     }
 }
