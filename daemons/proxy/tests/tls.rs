@@ -169,3 +169,31 @@ async fn a_handshake_that_never_comes_is_cut_off() {
     let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
     assert!(end.is_ok() && rest.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_http2_connection_is_closed_but_not_one_with_a_slow_request() {
+    let mut settings = settings();
+    settings.timeouts.client_idle = Duration::from_millis(100);
+    let proxy = proxy_with(settings).await;
+    let slow = says_after(Duration::from_millis(700), "slow").await;
+    proxy
+        .apply(vec![route("a.test", "/", &[&slow.target])])
+        .await
+        .unwrap();
+    let stream = tls(&proxy, "a.test", &["h2"]).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let driver = tokio::spawn(connection);
+    let request = http::Request::get("https://a.test/")
+        .body(Empty::new())
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(
+        answer.into_body().collect().await.unwrap().to_bytes(),
+        "slow"
+    );
+    let end = tokio::time::timeout(PATIENCE, driver).await;
+    assert!(end.is_ok(), "the proxy closes it");
+}

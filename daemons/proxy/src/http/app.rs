@@ -15,7 +15,7 @@
 use crate::config::Timeouts;
 use crate::engine::table::{Answer, Route};
 use crate::engine::{Engine, Entered, Entry};
-use crate::http::connection::{Origin, protocol};
+use crate::http::connection::{Active, Origin, protocol};
 use crate::http::failure::{CLIENT_GONE, status_of};
 use crate::http::live::{Live, Upgraded};
 use crate::http::{forward, page};
@@ -62,6 +62,8 @@ pub struct Request {
     begun: Instant,
     begun_at: Timestamp,
     origin: Option<Arc<Origin>>,
+    /// Held to the end of the request.
+    active: Option<Active>,
     host: String,
     entered: Option<Entered>,
     /// Targets that could not be reached.
@@ -124,6 +126,7 @@ impl ProxyHttp for App {
             begun: Instant::now(),
             begun_at: Timestamp::now(),
             origin: None,
+            active: None,
             host: String::new(),
             entered: None,
             tried: Vec::new(),
@@ -144,6 +147,7 @@ impl ProxyHttp for App {
         session.set_write_timeout(Some(timeouts.client_body));
         session.set_total_drain_timeout(Some(timeouts.client_body));
         ctx.origin = origin(session);
+        ctx.active = ctx.origin.as_ref().map(|origin| origin.activity.begin());
         let request = session.req_header();
         let host = forward::host_name(asked_host(request)).unwrap_or_default();
         let entry = self.engine.enter(&host, path(request), &[]);

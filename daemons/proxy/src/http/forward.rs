@@ -94,6 +94,7 @@ mod tests {
             client: "[::ffff:203.0.113.9]:4711".parse().unwrap(),
             local: "[::1]:8443".parse().unwrap(),
             tls: tls.then(|| "a.test".to_owned()),
+            activity: std::sync::Arc::default(),
         }
     }
 

@@ -12,13 +12,13 @@
 
 use crate::config::{Limits, Timeouts};
 use crate::http::app::App;
-use crate::http::connection::{Connection, NoHead, Origin, Patience};
+use crate::http::connection::{Activity, Connection, NoHead, Origin, Patience};
 use crate::http::live::{Live, Stage};
 use crate::http::page;
 use crate::http::socket::Socket;
 use crate::tls::certificates::Certificates;
 use arc_swap::ArcSwap;
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ServerApp};
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
@@ -85,9 +85,6 @@ impl Front {
         };
         let (live, timeouts) = (Arc::clone(&app.live), Arc::clone(&app.timeouts));
         let mut proxy = http_proxy(&Arc::new(conf), app);
-        let mut options = HttpServerOptions::default();
-        options.h2_idle_timeout = Some(timeouts.load().client_idle);
-        proxy.server_options = Some(options);
         let mut http2 = default_h2_options();
         let header_list = u32::try_from(limits.header_bytes).unwrap_or(u32::MAX);
         http2.max_header_list_size(header_list);
@@ -163,12 +160,14 @@ impl Front {
         let _connected = self.live.connect();
         // Answers are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
+        let activity = Arc::new(Activity::default());
         let connection = match scheme {
             Scheme::Http => {
                 let origin = Origin {
                     client,
                     local,
                     tls: None,
+                    activity: Arc::clone(&activity),
                 };
                 Connection::new(Socket::Plain(stream), Arc::new(origin), false)
             }
@@ -178,6 +177,7 @@ impl Front {
                         client,
                         local,
                         tls: Some(name),
+                        activity: Arc::clone(&activity),
                     };
                     Connection::new(socket, Arc::new(origin), http2)
                 }
@@ -187,8 +187,13 @@ impl Front {
         match connection {
             Ok(connection) if connection.is_http2() => {
                 // pingora's own loop: it says goodbye when the drain begins, and lets streams end.
+                // Its clock for idle connections is the one we do without, see `Front::new`.
                 let closing = self.live.draining();
-                self.proxy.process_new(Box::new(connection), &closing).await;
+                let idle = self.timeouts.load().client_idle;
+                tokio::select! {
+                    _ = self.proxy.process_new(Box::new(connection), &closing) => {}
+                    () = activity.idle(idle) => {}
+                }
             }
             Ok(connection) => self.serve_http1(connection).await,
             Err(error) => tracing::debug!(%client, %error, "a connection could not be set up"),
