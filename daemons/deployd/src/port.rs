@@ -170,6 +170,15 @@ pub trait Runtime: Send + Sync {
     /// When the engine does not answer.
     async fn list(&self) -> Result<Vec<InstanceId>, RuntimeError>;
 
+    /// Gives back what instances share (a network): called when no app uses this runtime any more.
+    /// It is made again when it is needed.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    async fn release_shared(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// Removes what this runtime keeps for an artifact that no release has any more.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ pub mod schema;
 pub mod seal;
 
 use rusqlite::{Connection, OpenFlags};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use temps_ipc::{Code, Fault};
@@ -74,7 +75,9 @@ impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         let what = error.to_string();
         match &error {
-            StoreError::Missing(_) => Fault::not_found(what),
+            StoreError::Missing(_) => Fault::not_found(what).hint(
+                "`temps app list`, `temps release list APP` and `temps domain list APP` show what there is",
+            ),
             StoreError::Exists(_) => Fault::new(Code::Exists, what),
             StoreError::Sqlite { source, .. }
                 if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
@@ -109,6 +112,7 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        private(path);
         let mut connection = Connection::open_with_flags(path, flags).map_err(fail)?;
         schema::prepare(&mut connection).map_err(fail)?;
         let found = schema::migrate(&mut connection).map_err(fail)?;
@@ -182,6 +186,16 @@ impl Store {
             RowError::Exists(what) => StoreError::Exists(what),
         }
     }
+}
+
+/// Makes a new database readable by this user only, whatever the umask; SQLite gives the files
+/// beside it the same mode. What goes wrong here goes wrong again, and is told, when it is opened.
+fn private(path: &Path) {
+    let _ = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
 }
 
 /// What can go wrong inside a transaction.

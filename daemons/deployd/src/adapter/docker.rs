@@ -340,6 +340,14 @@ impl Runtime for DockerRuntime {
             .collect())
     }
 
+    async fn release_shared(&self) -> Result<(), RuntimeError> {
+        // An engine that was never used has nothing of ours, and may not even be there.
+        if self.list().await?.is_empty() {
+            self.remove_network().await?;
+        }
+        Ok(())
+    }
+
     async fn remove_artifact(&self, artifact: &Artifact) -> Result<(), RuntimeError> {
         match artifact {
             Artifact::Image { id, .. } => Ok(self.images.remove(id).await?),

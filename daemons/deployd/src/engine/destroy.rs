@@ -96,8 +96,27 @@ impl Engine {
             warn!(app = %app.name, left, "instances of a removed app cannot be stopped now");
         } else {
             event::destroyed(app);
+            self.release_shared(app).await?;
         }
         self.changed();
+        Ok(())
+    }
+
+    /// The last app of a runtime takes with it what its instances shared.
+    async fn release_shared(&self, app: &App) -> Result<(), StoreError> {
+        let Some(runtime) = app.runtime.and_then(|kind| self.runtimes.get(kind)) else {
+            return Ok(());
+        };
+        // No instance of another app may be starting meanwhile.
+        let _choosing = self.choosing.lock().await;
+        let present = self.store.read(instance::all_present).await?;
+        if present
+            .iter()
+            .all(|instance| instance.runtime != runtime.kind())
+            && let Err(error) = runtime.release_shared().await
+        {
+            warn!(runtime = %runtime.kind(), %error, "what its instances shared cannot be removed now");
+        }
         Ok(())
     }
 }

@@ -36,12 +36,25 @@ impl Engine {
                 "its instance disappeared before it was healthy".to_owned(),
             ));
         };
+        if self.went_with_the_platform(&instance).await {
+            return Ok(Step::Next(Phase::Starting));
+        }
         tokio::select! {
             healthy = self.becomes_healthy(&release, &instance) => Ok(match healthy {
                 Ok(()) => Step::Next(Phase::Switching),
                 Err(reason) => Step::Refuse(reason),
             }),
             () = self.stopping.cancelled() => Ok(Step::Paused),
+        }
+    }
+
+    /// Whether nothing is left of an instance that was started: it was stopped together with the
+    /// platform while its deployment was under way, which says nothing about the release.
+    pub(super) async fn went_with_the_platform(&self, instance: &Instance) -> bool {
+        let runtime = self.runtimes.get(instance.runtime);
+        match runtime.filter(|_| instance.address.is_some()) {
+            Some(runtime) => matches!(runtime.state(&instance.id).await, Ok(InstanceState::Absent)),
+            None => false,
         }
     }
 

@@ -181,8 +181,12 @@ impl Engine {
         let open = self.store.read(move |db| deployment::open(db, &id)).await?;
         if let Some(busy) = open.iter().find(|other| other.phase != Phase::Live) {
             // Being started again already: that is worth waiting for. Anything else is somebody's
-            // deployment, which they wait for themselves.
-            return Ok((busy.kind == Kind::Restart).then(|| busy.id.clone()));
+            // deployment, which they wait for themselves; what serves until then is not.
+            if busy.kind == Kind::Restart {
+                return Ok(Some(busy.id.clone()));
+            }
+            self.revive_in_place(app, &release, busy, mended).await?;
+            return Ok(None);
         }
         let serving = self.instances(app, State::Serving).await?;
         let mut down = serving.is_empty();
@@ -224,6 +228,53 @@ impl Engine {
         self.wake(&app.id);
         self.changed();
         Ok(Some(restart.id))
+    }
+
+    /// Starts the serving instance again, as it was, under a deployment that has not replaced it
+    /// yet: a new one in its place would have to wait for that deployment.
+    async fn revive_in_place(
+        &self,
+        app: &App,
+        release: &ReleaseId,
+        busy: &Deployment,
+        mended: &mut Vec<String>,
+    ) -> Result<(), StoreError> {
+        let id = release.clone();
+        let release = self
+            .store
+            .read(move |db| crate::store::release::get(db, &id))
+            .await?;
+        for instance in self.instances(app, State::Serving).await? {
+            let Some(runtime) = self.runtimes.get(instance.runtime) else {
+                continue;
+            };
+            let down = matches!(
+                runtime.state(&instance.id).await,
+                Ok(InstanceState::Exited { .. } | InstanceState::Absent)
+            );
+            // The deployment's own instance is for the deployment's worker.
+            if !down || instance.address.is_none() || instance.deployment == busy.id {
+                continue;
+            }
+            let started = self
+                .bring_up(app, &release, busy, Some(instance.clone()))
+                .await?;
+            if let Err(fault) = started {
+                warn!(app = %app.name, %fault, "what served cannot be started again");
+                continue;
+            }
+            // The worker may have replaced it meanwhile, and then stopped it before it ran.
+            let serving = self.instances(app, State::Serving).await?;
+            if !serving.iter().any(|other| other.id == instance.id) {
+                self.stop_instance(&instance).await?;
+                continue;
+            }
+            if let Err(why) = self.becomes_healthy(&release, &instance).await {
+                warn!(app = %app.name, why, "what served is started again and not healthy");
+            }
+            mended.push(format!("{}: started again", app.name));
+        }
+        Ok(())
     }
 
     /// Replaces an instance that is unhealthy outside a watch window, unless that was tried only

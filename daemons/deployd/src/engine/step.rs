@@ -9,7 +9,8 @@
 //!                       Refusing -> Refused                        RollingBack -> RolledBack
 //! ```
 //! Static sites pass `Starting` without starting anything and skip `Probing`. A restart of the
-//! serving release ends `Confirmed` without a watch window.
+//! serving release ends `Confirmed` without a watch window. `Probing` and `Switching` go back to
+//! `Starting` if the instance was stopped together with the platform.
 
 use super::{Engine, failpoint};
 use crate::event;
@@ -213,6 +214,9 @@ impl Engine {
                 "its instance disappeared before the switch".to_owned(),
             ));
         };
+        if self.went_with_the_platform(&new).await {
+            return Ok(Step::Next(Phase::Starting));
+        }
         let release = self.release(deployment).await?;
         if deployment.previous.is_none() {
             deployment.previous = app.release.clone().filter(|serving| *serving != release.id);

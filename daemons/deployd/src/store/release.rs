@@ -202,7 +202,8 @@ pub fn set_serving(tx: &Transaction<'_>, app: &AppId, id: &ReleaseId) -> Result<
         params![app.as_str(), id.as_str()],
     )?;
     tx.execute(
-        "UPDATE release SET status = 'live', reason = '', served_at = ?2 WHERE id = ?1",
+        // One that served already and is only started again keeps what is said of it.
+        "UPDATE release SET status = 'live', reason = iif(status = 'live', reason, ''), served_at = ?2 WHERE id = ?1",
         params![id.as_str(), Timestamp::now().0],
     )?;
     tx.execute(
