@@ -5,7 +5,7 @@
 //! waiting ──────────────────────────────────> starting ──READY=1──> up
 //!    ^  ^                                      │    │               │ │
 //!    │  └───────── exit 0, on demand ──────────┼────┼───────────────┘ │
-//!    │                                         │    │ too slow: kill  │
+//!    │                                         │    │ too slow: stop  │ hangs: abort
 //!    └── pause, doubled with each failure <────┴────┴── any other end ┘
 //! ```
 //! A daemon that is always needed does not wait. One that ends with a status by which it says that
@@ -43,6 +43,13 @@ const RECOVERED: Duration = Duration::from_secs(60);
 /// How long a daemon may take to be ready, as systemd's `DefaultTimeoutStartSec=`. It may ask for
 /// more (`EXTEND_TIMEOUT_USEC=`).
 const START: Duration = Duration::from_secs(90);
+
+/// How long a daemon may go without proof that its tasks are alive (`WATCHDOG=1`). It proves it twice
+/// as often; twice a minute costs nothing, and a busy machine does not miss two in a row.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// How long a daemon that hangs may take to end after SIGABRT.
+const ABORT: Duration = Duration::from_secs(5);
 
 /// How long a daemon may take to end after SIGTERM where nobody said otherwise.
 const STOP: Duration = Duration::from_secs(20);
@@ -216,17 +223,12 @@ async fn run(
         }
     };
     let mut why = None;
-    let mut deadline = Some(tokio::time::Instant::now() + START);
+    let mut serves = false;
+    let mut deadline = tokio::time::Instant::now() + START;
     loop {
-        let late = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             patience = stopping(stop) => {
-                end(children, &mut child, patience).await;
+                end(children, &mut child, Signal::SIGTERM, patience).await;
                 return Run::Stopped;
             }
             ended = &mut child.ended => {
@@ -237,7 +239,8 @@ async fn run(
             }
             Some(note) = child.notes.recv() => match note {
                 NotifyMessage::Ready => {
-                    deadline = None;
+                    serves = true;
+                    deadline = tokio::time::Instant::now() + WATCHDOG;
                     // Usually there is none.
                     let _ = std::fs::remove_file(&daemon.notice);
                     report.send_modify(|health| {
@@ -245,20 +248,20 @@ async fn run(
                         health.hopeless = None;
                     });
                 }
-                NotifyMessage::ExtendTimeout(time) => {
-                    deadline = deadline.map(|_| tokio::time::Instant::now() + time.min(START));
+                NotifyMessage::ExtendTimeout(time) if !serves => {
+                    deadline = tokio::time::Instant::now() + time.min(START);
                 }
+                NotifyMessage::Watchdog if serves => deadline = tokio::time::Instant::now() + WATCHDOG,
                 NotifyMessage::Status(line) => {
                     log::say(&format!("{}: {line}", daemon.name));
                     last_words(NotifyMessage::Status(line), &mut why);
                 }
                 NotifyMessage::Stopping => report.send_modify(|health| health.ready = false),
-                NotifyMessage::Reloading | NotifyMessage::Watchdog => {}
+                NotifyMessage::Reloading | NotifyMessage::Watchdog | NotifyMessage::ExtendTimeout(_) => {}
             },
-            () = late => {
-                log::say(&format!("{} was not ready after {START:?} and is stopped", daemon.name));
-                let ended = end(children, &mut child, STOP).await;
-                // Whatever it says now, it failed to start.
+            () = tokio::time::sleep_until(deadline) => {
+                let ended = too_late(daemon.name, serves, children, &mut child).await;
+                // Whatever it says now, it failed.
                 return match ended {
                     Ended::Status(0) => Run::NotStarted(Fault::unavailable(format!("{} did not become ready", daemon.name))),
                     ended => Run::Ended(ended, None),
@@ -266,6 +269,20 @@ async fn run(
             }
         }
     }
+}
+
+/// Ends a daemon that did not become ready, or hangs.
+async fn too_late(name: &str, serves: bool, children: &Children, child: &mut Child) -> Ended {
+    if serves {
+        log::say(&format!(
+            "{name} hangs: no proof of life for {WATCHDOG:?}; it is aborted"
+        ));
+        return end(children, child, Signal::SIGABRT, ABORT).await;
+    }
+    log::say(&format!(
+        "{name} was not ready after {START:?} and is stopped"
+    ));
+    end(children, child, Signal::SIGTERM, STOP).await
 }
 
 /// Keeps the reason that a daemon gives for its end (`STATUS=failed: …`).
@@ -276,8 +293,8 @@ fn last_words(note: NotifyMessage, why: &mut Option<String>) {
 }
 
 /// Asks the daemon to end, and kills it after `patience`.
-async fn end(children: &Children, child: &mut Child, patience: Duration) -> Ended {
-    children.signal(child.pid, Signal::SIGTERM);
+async fn end(children: &Children, child: &mut Child, signal: Signal, patience: Duration) -> Ended {
+    children.signal(child.pid, signal);
     if let Ok(ended) = tokio::time::timeout(patience, &mut child.ended).await {
         return ended.unwrap_or(Ended::Status(-1));
     }
@@ -309,6 +326,7 @@ fn start(daemon: &Daemon, children: &Children) -> io::Result<Child> {
     let output = io::stderr().as_fd().try_clone_to_owned()?;
     command
         .envs(daemon.environment.iter().map(|(name, value)| (name, value)))
+        .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::from(output))
         // An interrupt at the terminal is for us: we stop the daemons, in order.

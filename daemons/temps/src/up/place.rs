@@ -230,6 +230,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = dir.path().join("open");
         std::fs::create_dir(&open).unwrap();
+        // An empty one would be made private instead.
+        std::fs::write(open.join("file"), "").unwrap();
         std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .unwrap();
         let fault = Place::take(Some(&open), Some(&dir.path().join("r"))).unwrap_err();
