@@ -14,6 +14,7 @@ pub mod command;
 pub mod docker;
 pub mod http;
 pub mod load;
+pub mod main_job;
 pub mod process;
 pub mod temps;
 pub mod tls;

@@ -74,6 +74,7 @@ pub struct Temps {
     home: TempDir,
     docker: bool,
     releases: Mutex<BTreeSet<String>>,
+    is_abandoned: bool,
 }
 
 impl Temps {
@@ -122,6 +123,7 @@ impl Temps {
             home,
             docker: options.docker,
             releases: Mutex::default(),
+            is_abandoned: false,
         };
         temps.ready = ready.with_context(|| format!("its log:\n{}", temps.log()))?;
         Ok(temps)
@@ -294,6 +296,12 @@ impl Temps {
         self.child.wait().context("wait").map(drop)
     }
 
+    /// Lets go of it without ending anything, for a successor over the same state to find what a
+    /// killed supervisor left.
+    pub fn abandon(mut self) {
+        self.is_abandoned = true;
+    }
+
     /// None once the supervisor was waited for: its pid may be another's by then.
     fn descendants(&self, all: &[Process]) -> Vec<i32> {
         let me = i32::try_from(std::process::id()).ok();
@@ -329,6 +337,9 @@ impl Temps {
 
 impl Drop for Temps {
     fn drop(&mut self) {
+        if self.is_abandoned {
+            return;
+        }
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
             let _ = command::wait(&mut self.child, DROP_LIMIT);

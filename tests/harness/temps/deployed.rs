@@ -28,7 +28,7 @@ impl Deployed {
     ///
     /// # Errors
     /// There is none: the whole output is in the error.
-    pub(super) fn parse(output: Output) -> Result<Self> {
+    pub fn parse(output: Output) -> Result<Self> {
         let mut starts: Vec<usize> = output
             .stdout
             .match_indices('\n')
