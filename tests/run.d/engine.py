@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 
-from machine import IN_CI, Machine
+from machine import Machine
 
 # A cold start loads its networks and images.
 START = 60.0
@@ -31,17 +31,18 @@ class Engine:
             self.before = self._ours()
 
     def stop(self) -> list[str]:
-        """Removes what the run made, where no other instance can have made it; returns notes."""
+        """Notes what was left behind, and removes it where nobody else can have made it."""
         notes = []
-        if self.problem is None and (IN_CI or self.daemon):
+        if self.problem is None:
             left = sorted(self._ours() - self.before, key=lambda thing: KINDS.index(thing[0]))
-            for kind, name in left:
+            for kind, name in left if self.daemon else []:
                 force = [] if kind == "network" else ["--force"]
                 _docker(kind, "rm", *force, name)
             if left:
                 kinds = [kind for kind, _ in left]
                 counts = ", ".join(f"{kinds.count(kind)} {kind}s" for kind in dict.fromkeys(kinds))
-                notes.append(f"the suites left in the engine, now removed: {counts}")
+                end = "removed" if self.daemon else "kept: the engine is not ours alone"
+                notes.append(f"new in the container engine since the start: {counts} ({end})")
         if self.daemon:
             self.daemon.terminate()
             try:

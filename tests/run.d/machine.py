@@ -1,6 +1,7 @@
 """What the suites run in: a directory of their own, commands with a time limit, and an end at which
 nothing of theirs is left."""
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -34,6 +35,8 @@ class Machine:
         self.suite = "none"
         self.binary = self.work / "bin/temps"
         self.environment = dict(os.environ, TMPDIR=str(self.work), TEMPS_BIN=str(self.binary))
+        # Where nextest writes, whatever the target directory is.
+        self.report = ROOT / "target/nextest/ci/junit.xml"
         # What came of building, once it was tried.
         self.built: Outcome | None = None
         # Daemons of a test that was killed become our children, and end with us.
@@ -95,6 +98,10 @@ class Machine:
     def close(self) -> None:
         self.end_leftovers()
         shutil.rmtree(self.work, ignore_errors=True)
+        self.report.unlink(missing_ok=True)
+        for directory in list(self.report.relative_to(ROOT).parents)[:-1]:
+            with contextlib.suppress(OSError):
+                (ROOT / directory).rmdir()
 
 
 def tree_files() -> list[Path]:

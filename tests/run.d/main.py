@@ -62,6 +62,8 @@ def one(suite: suites.Suite, machine: Machine) -> Outcome:
         result = suite.run(machine)
     except (OSError, ValueError) as error:
         result = Outcome(failed=[f"the suite cannot run: {error}"])
+    if not (result.passed or result.failed or result.skipped):
+        result.failed.append("no case ran")
     result.seconds = time.monotonic() - start
     if left := machine.end_leftovers():
         result.notes.append(f"left running, now killed: {', '.join(left)}")

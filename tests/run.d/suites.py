@@ -145,16 +145,12 @@ def nextest(filter: str, limit: float) -> Callable[[Machine], Outcome]:
         built = build(machine)
         if built.failed:
             return built
-        report = TARGET / "nextest/ci/junit.xml"
-        report.unlink(missing_ok=True)
+        machine.report.unlink(missing_ok=True)
         line = ["cargo", "nextest", "run", "--locked", "--workspace", *FEATURES, "--profile", "ci"]
-        problem = machine.run([*line, "--no-tests", "pass", "--filterset", filter], limit)
-        if not report.exists():
-            result = Outcome()
-            if problem is not None:
-                result.failed.append(problem)
-            return result
-        result = outcome.from_junit(report)
+        problem = machine.run([*line, "--no-tests", "fail", "--filterset", filter], limit)
+        if not machine.report.exists():
+            return Outcome(failed=[problem or "nextest wrote no report"])
+        result = outcome.from_junit(machine.report)
         if problem and not result.failed:
             result.failed.append(problem)
         return result
