@@ -19,6 +19,7 @@ pub mod event;
 pub mod logfile;
 pub mod port;
 pub mod rpc;
+pub mod standalone;
 pub mod store;
 pub mod upload;
 

@@ -101,7 +101,7 @@ pub async fn run(args: UpArgs, runtime_dir: Option<&Path>, out: &Out) -> Done {
         () = stop(proxy, deployd, &children, &place) => Ok(()),
         () = stops.next() => {
             log::say("stopping at once");
-            instances::kill_all(&children, &place.deployd_state()).await;
+            instances::kill_all(&children, &place).await;
             Err(Stop::Status(INTERRUPTED))
         }
     };
@@ -213,7 +213,7 @@ async fn stop(proxy: Running, deployd: Running, children: &Children, place: &Pla
     let drained = tokio::time::timeout(HEAD_START, &mut draining)
         .await
         .is_ok();
-    instances::stop(children, &place.deployd_state()).await;
+    instances::stop(children, place).await;
     if !drained {
         draining.await;
     }

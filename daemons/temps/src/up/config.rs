@@ -30,8 +30,7 @@ pub struct Config {
 /// # Errors
 /// When they cannot be written.
 pub fn write(place: &Place, base_domain: &Host, sockets: &Sockets) -> Result<Config, Fault> {
-    let ours = place.runtime.join("config");
-    let yours = place.state.join("config");
+    let [ours, yours] = place.configs();
     let bin = place.runtime.join("bin");
     let failed = |what: &Path, error: &io::Error| {
         Fault::new(

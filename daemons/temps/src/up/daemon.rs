@@ -37,8 +37,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause after a failure: somebody waits for the daemon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A daemon that was up for so long has recovered: the next failure is the first again.
-const RECOVERED: Duration = Duration::from_secs(60);
+/// A daemon that was up for so long has recovered: the next failure is the first again. One that is
+/// killed now and then is needed again at once; one that fails by itself does so sooner.
+const RECOVERED: Duration = Duration::from_secs(2);
 
 /// How long a daemon may take to be ready, as systemd's `DefaultTimeoutStartSec=`. It may ask for
 /// more (`EXTEND_TIMEOUT_USEC=`).

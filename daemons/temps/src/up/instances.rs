@@ -1,4 +1,4 @@
-//! Ends the instances of the process runtime with the platform.
+//! Ends the instances with the platform.
 //!
 //! While it runs, deployd leaves instances alone when it ends, so that its own restart does not
 //! touch them. They become children of `temps up` then, as does whatever else deployd had started.
@@ -7,8 +7,8 @@
 
 use super::children::Children;
 use super::log;
+use super::place::Place;
 use nix::sys::signal::{Signal, kill};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long an instance may take to answer its last requests after SIGTERM: as deployd's
@@ -24,10 +24,10 @@ const KILLED: Duration = Duration::from_secs(5);
 /// Pause between two looks at what is left.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Stops every instance, and whatever else deployd left. `state` is deployd's state directory.
-pub async fn stop(children: &Children, state: &Path) {
+/// Stops every instance, and whatever else deployd left.
+pub async fn stop(children: &Children, place: &Place) {
     // Those of a `temps up` that was killed are not our children, and stopped all the same.
-    stop_all(state, GRACE).await;
+    stop_all(place, GRACE).await;
     signal_inherited(children, Signal::SIGTERM);
     if !gone(children, LEFTOVERS).await {
         log::say("some processes did not end in time and are killed");
@@ -36,20 +36,22 @@ pub async fn stop(children: &Children, state: &Path) {
 }
 
 /// Kills every daemon and what it left, without asking.
-pub async fn kill_all(children: &Children, state: &Path) {
+pub async fn kill_all(children: &Children, place: &Place) {
     children.signal_all(Signal::SIGKILL);
     let deadline = Instant::now() + KILLED;
     while children.any() && Instant::now() < deadline {
         tokio::time::sleep(LOOK).await;
         children.reap();
     }
-    stop_all(state, Duration::ZERO).await;
+    stop_all(place, Duration::ZERO).await;
     kill_inherited(children).await;
 }
 
-async fn stop_all(state: &Path, grace: Duration) {
-    if let Err(error) = temps_deployd::adapter::process::stop_all(state, grace).await {
-        log::say(&format!("stopping the apps: {error}"));
+async fn stop_all(place: &Place, grace: Duration) {
+    let state = place.deployd_state();
+    let left = temps_deployd::standalone::stop_instances(&state, &place.configs(), grace).await;
+    for what in left {
+        log::say(&format!("stopping the apps: {what}"));
     }
 }
 

@@ -75,6 +75,11 @@ impl Place {
         self.state.join("deployd")
     }
 
+    /// The directories of the daemons' configuration, ours first: what is in yours wins.
+    pub fn configs(&self) -> [PathBuf; 2] {
+        [self.runtime.join("config"), self.state.join("config")]
+    }
+
     /// The path of the socket for readiness.
     pub fn notify(&self) -> PathBuf {
         self.runtime.join(NOTIFY)
