@@ -83,8 +83,7 @@ class Engine:
             self.daemon.kill()
             self.daemon.wait()
             self.daemon = None
-        last = log_path.read_text(errors="replace").strip().splitlines()[-1:]
-        return f"dockerd does not start: {''.join(last)[-300:]}"
+        return f"dockerd does not start: {_reason(log_path.read_text(errors='replace'))}"
 
     def _ours(self) -> set[tuple[str, str]]:
         found = set()
@@ -99,6 +98,13 @@ class Engine:
                 if any(name.startswith(LABEL) for name in labels):
                     found.add((kind, thing.get("Id") or thing["Name"]))
         return found
+
+
+def _reason(log: str) -> str:
+    """The line that says it, which a stack trace may follow."""
+    lines = log.strip().splitlines() or ["it says nothing"]
+    said = [line for line in lines if "failed to start" in line or "level=fatal" in line]
+    return (said or lines)[-1][-300:]
 
 
 def _docker(*arguments: str) -> str | None:
