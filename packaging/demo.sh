@@ -4,7 +4,8 @@
 #   packaging/demo.sh           runs until Ctrl-C
 #   packaging/demo.sh --once    stops when everything was shown
 #
-# Needs Debian or Ubuntu with Rust 1.95 or newer, as root or as a user who may sudo; no Docker, no systemd.
+# Needs Debian or Ubuntu, as root or as a user who may sudo; no Docker, no systemd. Rust 1.95 or newer
+# is installed with rustup if it is missing and rust-lang.org can be reached.
 # State: ${XDG_STATE_HOME:-~/.local/state}/temps-demo. TEMPS_BIN=PROGRAM shows that one instead of building.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,7 +13,7 @@ cd "$(dirname "$0")/.."
 case ${1-} in
     "") once= ;;
     --once) once=1 ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' packaging/demo.sh >&2 && exit 64 ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' packaging/demo.sh >&2 && exit 64 ;;
 esac
 
 step() { printf '\n[%d/6 %3d s] %s\n' "$((number += 1))" "$SECONDS" "$*"; }

@@ -31,8 +31,17 @@ install_missing() {
     echo "  everything is there"
 }
 
-# Rust's own installer puts cargo where no shell looks until it is started anew.
 find_cargo() {
+    usable_cargo && return
+    echo "  no Rust $RUST or newer: installing it with rustup into ~/.rustup and ~/.cargo"
+    if ! install_rust >"$work/rustup" 2>&1 || ! usable_cargo; then
+        tail -n 3 "$work/rustup" >&2
+        fail "Rust $RUST or newer is needed and could not be installed: see https://rustup.rs, then run this again"
+    fi
+}
+
+# Finds a cargo that is new enough; rustup puts it where no shell looks until it is started anew.
+usable_cargo() {
     local found version
     for found in cargo "${CARGO_HOME:-$HOME/.cargo}/bin/cargo"; do
         version=$("$found" --version 2>/dev/null) || continue
@@ -41,11 +50,22 @@ find_cargo() {
         if [ "$(printf '%s\n' "$RUST" "$version" | sort -V | head -n1)" = "$RUST" ]; then
             cargo=$found
             PATH=$PATH:$(dirname "$(command -v "$found")")
-            return
+            return 0
         fi
         echo "  $found is $version, too old"
     done
-    fail "Rust $RUST or newer is needed: https://rustup.rs, then run this again"
+    return 1
+}
+
+install_rust() {
+    if ! command -v rustup; then
+        curl --proto '=https' --tlsv1.2 --fail --silent --show-error --location --connect-timeout 20 --max-time 120 \
+            --output "$work/rustup-init" "https://static.rust-lang.org/rustup/dist/$(uname -m)-unknown-linux-gnu/rustup-init" &&
+            chmod +x "$work/rustup-init" &&
+            "$work/rustup-init" -y --no-modify-path --profile minimal --default-toolchain stable
+        return
+    fi
+    rustup toolchain install --profile minimal stable && rustup default stable
 }
 
 build() {
