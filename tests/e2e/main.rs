@@ -4,7 +4,6 @@
 //! The binary must have the cargo feature `failpoints` for the module of that name.
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
-
 #![allow(
     clippy::disallowed_methods,
     reason = "nothing here is async; a test may block"

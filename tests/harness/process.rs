@@ -69,6 +69,12 @@ pub fn kill_now(pid: i32) {
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
+/// Whether a process has ended, and so let go of all it had open. It may wait to be reaped.
+pub fn is_over(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    parse_stat(&stat).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
+}
+
 fn read(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (state, parent) = parse_stat(&stat)?;
