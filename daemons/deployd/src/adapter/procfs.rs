@@ -194,6 +194,11 @@ mod tests {
             .unwrap();
         let pid = child.id() as i32;
         assert!(descendants(std::process::id() as i32).contains(&pid));
+        // The kernel shows the environment a moment after the exec that spawning waits for.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while with_variable("TEMPS_TEST_MARK=4f2c").is_empty() && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
         assert_eq!(with_variable("TEMPS_TEST_MARK=4f2c"), [pid]);
         child.kill().unwrap();
         child.wait().unwrap();
