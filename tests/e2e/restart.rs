@@ -74,6 +74,62 @@ fn a_stop_during_a_deployment_ends_it_well_at_the_next_start() {
 }
 
 #[test]
+fn a_deployment_survives_a_kill_of_the_supervisor() {
+    let mut world = World::up();
+    let first = world.live("shop", "python", "healthy", SHORT).release;
+    let ports = (world.temps().http(), world.temps().https());
+    let slow = harness::app::make("python", "slow-start:2", "v2").unwrap();
+    world.ok(["deploy", "shop", "--source", slow.arg(), "--no-wait"]);
+    let is_probing = || world.json(&["app", "show", "shop"])["deployment"]["phase"] == "probing";
+    assert!(within(PATIENCE, is_probing));
+    world.temps_mut().kill_supervisor().unwrap();
+    world.succeed(ports);
+    let answered = world.get("shop", "/");
+    assert_eq!(answered.status, 200, "{}", answered.text());
+    world.settled("shop");
+    let second = world.get("shop", "/").release().to_owned();
+    assert_ne!(second, first, "the deployment went on");
+    world.only(&[&second]);
+    stop(&mut world);
+}
+
+#[test]
+fn an_instance_that_is_killed_is_replaced() {
+    let world = World::up();
+    let release = world.live("shop", "python", "fork", SHORT).release;
+    world.settled("shop");
+    let temps = world.temps();
+    let pid = || {
+        let answer = http::get(temps.http(), &temps.host("shop"), "/").ok()?;
+        i32::try_from(answer.json().ok()?["pid"].as_i64()?).ok()
+    };
+    let old = pid().expect("it answers");
+    kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
+    let begun = Instant::now();
+    assert!(within(PATIENCE, || pid().is_some_and(|new| new != old)));
+    println!("answers again after {:.1?}", begun.elapsed());
+    world.settled("shop");
+    world.only(&[&release]);
+}
+
+#[test]
+fn an_app_whose_supervisor_was_killed_goes_with_its_release() {
+    let world = World::up();
+    let first = world.live("shop", "python", "fork", SHORT).release;
+    world.settled("shop");
+    let state = world.deployd_state();
+    let all = process::all();
+    let supervisor = all
+        .iter()
+        .find(|one| one.uses(&state) && one.name() == "temps-instance");
+    process::kill_now(supervisor.expect("it runs").pid);
+    assert_eq!(world.get("shop", "/").release(), first, "it serves on");
+    let second = world.live("shop", "python", "healthy", SHORT).release;
+    world.only(&[&second]);
+    assert_eq!(world.files("instances").len(), 1);
+}
+
+#[test]
 fn a_stop_answers_the_requests_in_flight() {
     let mut world = World::up();
     let release = world.live("shop", "python", "healthy", SHORT).release;
