@@ -71,6 +71,10 @@ def one(suite: suites.Suite, machine: Machine) -> Outcome:
         result.refuse_skips()
     line = f"      {result.word()}: {len(result.failed)} failed, {result.passed} passed"
     print(f"{line}, {len(result.skipped)} skipped, {result.seconds:.0f} s", flush=True)
+    # Those of one crate alone say nothing that is worth a line here.
+    if suite.name in suites.platform_targets():
+        for name, lines in result.said:
+            print("\n".join([f"      {name}", *(f"        {line}" for line in lines[:TAIL])]), flush=True)
     if result.failed:
         print_tail(machine, suite.name, result)
     return result

@@ -8,6 +8,9 @@ from pathlib import Path
 # What a test prints that cannot run here.
 SKIPPED = re.compile(r"^SKIPPED:\s*(.*)$", re.MULTILINE)
 
+# What the test program prints around the test.
+FRAME = re.compile(r"^(running 1 test|test \S+ \.\.\. ?(ok)?$|test result: )")
+
 
 @dataclass
 class Outcome:
@@ -17,6 +20,8 @@ class Outcome:
     skipped: list[str] = field(default_factory=list)
     # Things to know that are no failure.
     notes: list[str] = field(default_factory=list)
+    # What passed tests printed: the figures of a run. Name and lines.
+    said: list[tuple[str, list[str]]] = field(default_factory=list)
     seconds: float = 0.0
 
     def check(self, name: str, problem: str | None) -> None:
@@ -57,4 +62,11 @@ def from_junit(path: Path) -> Outcome:
             outcome.skipped.append(skipped.group(1).strip() or "without a reason")
         else:
             outcome.passed += 1
+            if said := _said(case.findtext("system-out") or ""):
+                outcome.said.append((str(case.get("name")), said))
     return outcome
+
+
+def _said(stdout: str) -> list[str]:
+    """The lines of a test itself, without those of the program that runs it."""
+    return [line for line in stdout.splitlines() if line.strip() and not FRAME.match(line)]

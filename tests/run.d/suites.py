@@ -53,7 +53,7 @@ def all_suites() -> list[Suite]:
             tests = nextest(f"package(={package['name']})", TEST_LIMIT)
             about = package["description"] or ""
             suites.append(Suite(name, about, tests, engine=name == "deployd"))
-    for target in _platform_targets():
+    for target in platform_targets():
         tests = nextest(f"package(temps-tests) and binary(={target})", PLATFORM_LIMIT)
         about = f"the suite tests/{target}"
         suites.append(Suite(target, about, tests, engine=target != "architecture"))
@@ -202,7 +202,7 @@ def _packages() -> list[dict]:
     return _metadata()["packages"]
 
 
-def _platform_targets() -> list[str]:
+def platform_targets() -> list[str]:
     """The test programs of the crate temps-tests, the cheap one first."""
     targets = [
         target["name"]
