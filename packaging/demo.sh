@@ -13,6 +13,7 @@ cd "$(dirname "$0")/.."
 case ${1-} in
     "") once= ;;
     --once) once=1 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' packaging/demo.sh && exit ;;
     *) sed -n '2,9s/^# \{0,1\}//p' packaging/demo.sh >&2 && exit 64 ;;
 esac
 
