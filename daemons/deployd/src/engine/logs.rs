@@ -14,6 +14,10 @@ use temps_ipc::types::{LogKind, LogLine, LogPage, LogQuery, Phase, ReleaseStatus
 /// Most lines of a page.
 const MAX_LINES: u32 = 1000;
 
+/// Text after which a page takes no further log. One log alone gives at most 512 KiB, so that a page
+/// always fits a frame of 1 MiB; and one that gave less than this was read to its end.
+const FULL: usize = 256 * 1024;
+
 /// Longest wait of a caller for a line.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
@@ -34,6 +38,14 @@ struct LogSource {
     closed: bool,
 }
 
+/// The logs that a query is about.
+struct Sources {
+    /// Oldest first.
+    logs: Vec<LogSource>,
+    /// None will be added.
+    complete: bool,
+}
+
 impl Engine {
     /// Log lines after a cursor.
     ///
@@ -42,10 +54,12 @@ impl Engine {
     pub async fn logs(&self, query: LogQuery) -> Result<LogPage, Fault> {
         let deadline =
             tokio::time::Instant::now() + Duration::from_millis(query.wait_ms).min(LONGEST_WAIT);
-        let mut position = query.after.as_deref().map(Position::parse).transpose()?;
+        // The cursor of a page on which there was no log yet is empty.
+        let after = query.after.as_deref().filter(|after| !after.is_empty());
+        let mut position = after.map(Position::parse).transpose()?;
         loop {
             let sources = self.log_sources(&query).await?;
-            for source in &sources {
+            for source in &sources.logs {
                 self.collect(source).await;
             }
             let limit = query.limit.clamp(1, MAX_LINES) as usize;
@@ -86,7 +100,7 @@ impl Engine {
     }
 
     /// The logs that the query is about, oldest first.
-    async fn log_sources(&self, query: &LogQuery) -> Result<Vec<LogSource>, Fault> {
+    async fn log_sources(&self, query: &LogQuery) -> Result<Sources, Fault> {
         let (name, wanted, kind) = (query.app.clone(), query.release.clone(), query.kind);
         let paths = self.paths.clone();
         let sources = self
@@ -106,7 +120,7 @@ impl Engine {
                         None => release::list(db, &app.id, None, 1)?.into_iter().next(),
                     };
                     let building = crate::store::deployment::open(db, &app.id)?;
-                    return Ok(release
+                    let logs = release
                         .into_iter()
                         .map(|release| LogSource {
                             key: release.id.to_string(),
@@ -118,14 +132,18 @@ impl Engine {
                             release: release.id,
                             instance: None,
                         })
-                        .collect());
+                        .collect();
+                    return Ok(Sources {
+                        logs,
+                        complete: true,
+                    });
                 }
-                let ended = match &wanted {
+                // An app may always be deployed again.
+                let complete = match &wanted {
                     Some(wanted) => release::get(db, wanted)?.status != ReleaseStatus::Pending,
                     None => false,
                 };
-                let _ = ended;
-                Ok(instance::of_app(db, &app.id, wanted.as_ref())?
+                let logs = instance::of_app(db, &app.id, wanted.as_ref())?
                     .into_iter()
                     .map(|instance| LogSource {
                         key: instance.id.to_string(),
@@ -134,7 +152,8 @@ impl Engine {
                         closed: instance.state == State::Gone,
                         instance: Some(instance),
                     })
-                    .collect::<Vec<_>>())
+                    .collect();
+                Ok(Sources { logs, complete })
             })
             .await?;
         Ok(sources)
@@ -175,20 +194,21 @@ impl Position {
 
 /// One page from the sources, and where it ends.
 fn read(
-    sources: &[LogSource],
+    sources: &Sources,
     after: Option<&Position>,
     tail: Option<u32>,
     limit: usize,
 ) -> Result<(LogPage, Option<Position>), Fault> {
     let unreadable =
         |error: std::io::Error| Fault::internal(format!("the log cannot be read: {error}"));
-    let mut lines = Vec::new();
+    let mut lines: Vec<LogLine> = Vec::new();
+    let mut bytes = 0;
     let mut position = after.cloned();
     match (after, tail) {
         (None, Some(tail)) => {
             // From the last source backwards, until there are enough lines.
             let mut wanted = (tail as usize).min(limit);
-            for source in sources.iter().rev() {
+            for source in sources.logs.iter().rev() {
                 let (entries, cursor) =
                     Reader::new(&source.path).tail(wanted).map_err(unreadable)?;
                 if position.is_none() {
@@ -198,8 +218,9 @@ fn read(
                     });
                 }
                 wanted = wanted.saturating_sub(entries.len());
+                bytes += size(&entries);
                 lines.splice(0..0, entries.into_iter().map(|entry| line(source, entry)));
-                if wanted == 0 {
+                if wanted == 0 || bytes >= FULL {
                     break;
                 }
             }
@@ -207,6 +228,7 @@ fn read(
         _ => {
             // Sources that were removed meanwhile are skipped: identifiers sort by time.
             let rest = sources
+                .logs
                 .iter()
                 .filter(|source| after.is_none_or(|at| source.key >= at.key));
             for source in rest {
@@ -216,24 +238,30 @@ fn read(
                 let (entries, cursor) = Reader::new(&source.path)
                     .read(cursor, limit - lines.len())
                     .map_err(unreadable)?;
+                bytes += size(&entries);
                 lines.extend(entries.into_iter().map(|entry| line(source, entry)));
                 position = Some(Position {
                     key: source.key.clone(),
                     cursor: Some(cursor),
                 });
-                if lines.len() >= limit {
+                if lines.len() >= limit || bytes >= FULL {
                     break;
                 }
             }
         }
     }
-    let at_end = lines.len() < limit;
+    let closed = sources.complete && sources.logs.iter().all(|source| source.closed);
     let page = LogPage {
-        ended: at_end && lines.is_empty() && sources.iter().all(|source| source.closed),
+        ended: lines.is_empty() && closed,
         cursor: position.as_ref().map_or_else(String::new, Position::text),
         lines,
     };
     Ok((page, position))
+}
+
+/// Bytes of text.
+fn size(entries: &[Entry]) -> usize {
+    entries.iter().map(|(_, _, text)| text.len()).sum()
 }
 
 fn line(source: &LogSource, (at, stream, text): Entry) -> LogLine {
