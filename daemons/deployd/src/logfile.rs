@@ -32,7 +32,7 @@ pub const MAX_FILE: u64 = 8 * 1024 * 1024;
 const GENERATION: u8 = b'g';
 
 /// The name of the rotated file.
-fn rotated(path: &Path) -> PathBuf {
+pub(crate) fn rotated(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".1");
     PathBuf::from(name)

@@ -52,6 +52,9 @@ pub enum StoreError {
     /// A thing of this name exists already.
     #[error("{0}")]
     Exists(String),
+    /// Something else is under way that excludes this.
+    #[error("{0}")]
+    Busy(String),
     /// The thread that used the database is gone.
     #[error("the database thread ended")]
     Ended,
@@ -79,6 +82,7 @@ impl From<StoreError> for Fault {
                 "`temps app list`, `temps release list APP` and `temps domain list APP` show what there is",
             ),
             StoreError::Exists(_) => Fault::new(Code::Exists, what),
+            StoreError::Busy(_) => Fault::new(Code::Busy, what).hint("try again when it has ended"),
             StoreError::Sqlite { source, .. }
                 if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
             {
@@ -184,6 +188,7 @@ impl Store {
             RowError::Unreadable { table, why } => StoreError::Row { table, why },
             RowError::Missing(what) => StoreError::Missing(what),
             RowError::Exists(what) => StoreError::Exists(what),
+            RowError::Busy(what) => StoreError::Busy(what),
         }
     }
 }
@@ -218,6 +223,9 @@ pub enum RowError {
     /// A thing of this name exists already.
     #[error("{0}")]
     Exists(String),
+    /// Something else is under way that excludes this.
+    #[error("{0}")]
+    Busy(String),
 }
 
 /// Reads a text column that holds a parsed type.

@@ -9,18 +9,19 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use temps_deployd::adapter::sim::{Effect, Part, World};
+use temps_deployd::adapter::sim::{Behaviour, Effect, Part, World};
 use temps_deployd::config::Settings;
 use temps_deployd::engine::paths::Paths;
 use temps_deployd::engine::{Engine, Parts};
+use temps_deployd::logfile::Writer;
 use temps_deployd::port::Runtime as _;
 use temps_deployd::store::Store;
 use temps_deployd::store::seal::Seal;
 use temps_ipc::Code;
 use temps_ipc::id::ReleaseId;
 use temps_ipc::types::{
-    Actor, AppName, DeployRequest, DeploymentView, Phase, ReleaseStatus, ReleaseView, RuntimeKind,
-    Source,
+    Actor, AppName, DeployRequest, DeploymentView, LogKind, LogQuery, LogStream, Phase,
+    ReleaseStatus, ReleaseView, RuntimeKind, Source,
 };
 use temps_unit::idle::Idle;
 use tokio_util::sync::CancellationToken;
@@ -583,6 +584,191 @@ fn a_release_that_died_while_the_daemon_was_down_is_rolled_back() {
         running.until(bad, Phase::RolledBack).await;
         assert_eq!(host.runs(), [good.release]);
         host.well();
+    });
+}
+
+#[test]
+fn a_release_that_fails_after_a_stop_in_its_switch_gives_way_to_the_one_before() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let good = running.deploy("healthy").await;
+        let request = running.request("slow-start:5000");
+        let queued = running.engine.deploy(request, 0).await.unwrap();
+        let bad = running.until(queued, Phase::Probing).await;
+        // The probe is under way, and is the last thing that the proxy answers.
+        let probes = |effect: &Effect| matches!(effect, Effect::Probe(_));
+        while host.world.journal().into_iter().filter(probes).count() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        host.world.silence(Part::Proxy, u32::MAX);
+        let bad = running.until(bad, Phase::Switching).await;
+        while running.engine.app_show(shop()).await.unwrap().release != Some(bad.release.clone()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        running.stop().await;
+        for (id, _, _) in host.world.instances() {
+            let log = host.directory.path().join("stop.log");
+            let runtime = host.world.runtime(RuntimeKind::Docker);
+            runtime.stop(&id, Duration::ZERO, &log).await.unwrap();
+        }
+        host.world.silence(Part::Proxy, 0);
+        host.world.behave(&bad.release, Behaviour::Crash);
+
+        let running = host.start();
+        running.engine.resume().await.unwrap();
+        let ended = running.until(bad.clone(), Phase::RolledBack).await;
+        assert!(ended.reason.contains("status 3"), "{}", ended.reason);
+        assert_eq!(host.runs(), [good.release.clone()]);
+        assert_eq!(host.world.serving().map(|serving| serving.len()), Ok(1));
+        let app = running.engine.app_show(shop()).await.unwrap();
+        assert_eq!(app.release, Some(good.release));
+    });
+}
+
+#[test]
+fn a_first_release_that_fails_after_a_stop_in_its_switch_leaves_nothing() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let request = running.request("slow-start:5000");
+        let queued = running.engine.deploy(request, 0).await.unwrap();
+        let bad = running.until(queued, Phase::Probing).await;
+        while host.world.journal().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        host.world.silence(Part::Proxy, u32::MAX);
+        while running
+            .engine
+            .app_show(shop())
+            .await
+            .unwrap()
+            .release
+            .is_none()
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        running.stop().await;
+        for (id, _, _) in host.world.instances() {
+            let log = host.directory.path().join("stop.log");
+            let runtime = host.world.runtime(RuntimeKind::Docker);
+            runtime.stop(&id, Duration::ZERO, &log).await.unwrap();
+        }
+        host.world.silence(Part::Proxy, 0);
+        host.world.behave(&bad.release, Behaviour::Crash);
+
+        let running = host.start();
+        running.engine.resume().await.unwrap();
+        running.until(bad.clone(), Phase::Refused).await;
+        assert_eq!(host.present(), 0);
+        assert!(host.world.snapshot().routes.is_empty());
+        assert_eq!(
+            running.status_of(&bad.release).await.0,
+            ReleaseStatus::Refused
+        );
+        let app = running.engine.app_show(shop()).await.unwrap();
+        assert_eq!((app.release, app.state.as_str()), (None, "empty"));
+    });
+}
+
+#[test]
+fn an_instance_that_dies_for_ever_leaves_a_bounded_trace() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let view = running.deploy("healthy").await;
+        running.until(view.clone(), Phase::Confirmed).await;
+        for _ in 0..30 {
+            let (id, _, _) = host.world.instances().remove(0);
+            host.world.kill(&id);
+            running.engine.reconcile().await.unwrap();
+            assert_eq!(host.runs(), [view.release.clone()]);
+        }
+        let logs = host
+            .directory
+            .path()
+            .join("logs")
+            .join(view.release.as_str());
+        let logs = std::fs::read_dir(logs).unwrap().count();
+        // Its build, the ten that are kept, the one that runs, and the last one that died.
+        assert!((3..=13).contains(&logs), "{logs} logs of one release");
+    });
+}
+
+#[test]
+fn a_page_of_logs_fits_a_frame_and_skips_no_line() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        // Lines so long that no log's page is full by their number.
+        let text = "x".repeat(10_000);
+        for name in ["first", "second"] {
+            let view = running.deploy("healthy").await;
+            let (instance, _, _) = host.world.instances().remove(0);
+            let log = Paths::new(host.directory.path()).instance_log(&view.release, &instance);
+            let mut log = Writer::open(&log).unwrap();
+            for number in 0..100 {
+                log.line(LogStream::Stdout, &format!("{name} {number} {text}"));
+            }
+        }
+        let mut query = LogQuery {
+            app: shop(),
+            release: None,
+            kind: LogKind::Runtime,
+            after: None,
+            tail: None,
+            limit: 1_000,
+            wait_ms: 0,
+        };
+        let mut seen = Vec::new();
+        loop {
+            let page = running.engine.logs(query.clone()).await.unwrap();
+            let bytes: usize = page.lines.iter().map(|line| line.text.len()).sum();
+            assert!(bytes < 900 * 1024, "{bytes} bytes");
+            assert!(!page.ended, "the app may be deployed again");
+            if page.lines.is_empty() {
+                break;
+            }
+            seen.extend(page.lines.into_iter().map(|line| line.text));
+            query.after = Some(page.cursor);
+        }
+        for name in ["first", "second"] {
+            for number in 0..100 {
+                let start = format!("{name} {number} x");
+                let found = seen.iter().filter(|line| line.starts_with(&start));
+                assert_eq!(found.count(), 1, "{start}");
+            }
+        }
+        query.after = None;
+        query.tail = Some(200);
+        let page = running.engine.logs(query).await.unwrap();
+        let bytes: usize = page.lines.iter().map(|line| line.text.len()).sum();
+        assert!(bytes < 900 * 1024, "{bytes} bytes");
+    });
+}
+
+#[test]
+fn a_follower_of_an_app_without_an_instance_waits_for_its_first() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let request = running.request("slow-build:5000");
+        let queued = running.engine.deploy(request, 0).await.unwrap();
+        let mut query = LogQuery {
+            app: shop(),
+            release: None,
+            kind: LogKind::Runtime,
+            after: None,
+            tail: Some(100),
+            limit: 1_000,
+            wait_ms: 0,
+        };
+        let page = running.engine.logs(query.clone()).await.unwrap();
+        assert!(page.lines.is_empty() && !page.ended);
+        query.after = Some(page.cursor);
+        query.wait_ms = 20_000;
+        let page = running.engine.logs(query).await.unwrap();
+        assert_eq!(page.lines[0].release, queued.release);
     });
 }
 

@@ -4,18 +4,28 @@ use super::Engine;
 use crate::event;
 use crate::store::app::{self, App};
 use crate::store::{StoreError, audit, deployment, instance, release};
+use std::time::Duration;
+use temps_ipc::id::AppId;
 use temps_ipc::types::{Actor, AppName, Phase, Timestamp};
 use temps_ipc::{Code, Fault};
+use tokio::time::Instant;
 use tracing::warn;
 
 /// How long requests in flight may take to end, in milliseconds.
 const DRAIN_MS: i64 = 10_000;
 
+/// How long its worker may take to notice: a rollback that it has just begun goes to its end.
+const WORKER_END: Duration = Duration::from_secs(90);
+
+/// Pause between two looks at whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 impl Engine {
     /// Removes the app with all that belongs to it; answers when nothing is left.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` while a deployment of it waits or is under way.
+    /// `NotFound`; `Busy` while a deployment of it waits or is under way; `Unavailable` if something
+    /// cannot be stopped now. Then it is routed no more, and a reconciliation removes the rest.
     pub async fn app_destroy(&self, name: AppName, actor: Actor, uid: u32) -> Result<(), Fault> {
         let _busy = self.idle.busy();
         let app = self
@@ -43,15 +53,37 @@ impl Engine {
         };
         // A worker in the watch window sees the mark and ends.
         self.changed();
-        self.finish_destroying(&app).await?;
+        self.left_by_its_worker(&app.id).await?;
+        self.finish_destroying(&app).await?
+    }
+
+    /// Waits until no worker can start an instance of the app any more.
+    async fn left_by_its_worker(&self, app: &AppId) -> Result<(), Fault> {
+        let deadline = Instant::now() + WORKER_END;
+        while self.is_worked_on(app) {
+            if Instant::now() >= deadline {
+                return Err(
+                    Fault::new(Code::Busy, "its release is just being rolled back")
+                        .hint("it is removed when that has ended; try again to see when"),
+                );
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
         Ok(())
     }
 
-    /// Removes what is left of an app that was marked.
-    pub(super) async fn finish_destroying(&self, app: &App) -> Result<(), StoreError> {
+    /// Removes what is left of an app that was marked. Inner: what stays for the next time.
+    pub(super) async fn finish_destroying(
+        &self,
+        app: &App,
+    ) -> Result<Result<(), Fault>, StoreError> {
+        let later =
+            "the app is not routed any more; the rest is removed by the next reconciliation";
         match self.publish().await? {
             Ok(true) => {}
-            Ok(false) => return Ok(()),
+            Ok(false) => {
+                return Ok(Err(Fault::unavailable("temps-deployd stops").hint(later)));
+            }
             Err(fault) => {
                 warn!(app = %app.name, %fault, "the proxy keeps the routes of a removed app")
             }
@@ -92,14 +124,15 @@ impl Engine {
                 Ok(left)
             })
             .await?;
+        self.changed();
         if left > 0 {
             warn!(app = %app.name, left, "instances of a removed app cannot be stopped now");
-        } else {
-            event::destroyed(app);
-            self.release_shared(app).await?;
+            let what = format!("{left} instances of `{}` cannot be stopped now", app.name);
+            return Ok(Err(Fault::unavailable(what).hint(later)));
         }
-        self.changed();
-        Ok(())
+        event::destroyed(app);
+        self.release_shared(app).await?;
+        Ok(Ok(()))
     }
 
     /// The last app of a runtime takes with it what its instances shared.

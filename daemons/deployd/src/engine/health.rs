@@ -39,12 +39,6 @@ impl Engine {
         if self.went_with_the_platform(&instance).await {
             return Ok(Step::Next(Phase::Starting));
         }
-        if let Some(runtime) = self.runtimes.get(instance.runtime)
-            && matches!(runtime.state(&instance.id).await, Ok(InstanceState::Absent))
-        {
-            // It was stopped with the platform while it was being looked at.
-            return Ok(Step::Next(Phase::Starting));
-        }
         tokio::select! {
             healthy = self.becomes_healthy(&release, &instance) => Ok(match healthy {
                 Ok(()) => Step::Next(Phase::Switching),

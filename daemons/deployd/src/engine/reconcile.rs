@@ -80,8 +80,10 @@ impl Engine {
             after = Some(last.name.clone());
             for app in apps {
                 if app.destroying {
-                    self.finish_destroying(&app).await?;
-                    mended.push(format!("{}: finished its removal", app.name));
+                    match self.finish_destroying(&app).await? {
+                        Ok(()) => mended.push(format!("{}: finished its removal", app.name)),
+                        Err(fault) => warn!(app = %app.name, %fault, "its removal is not finished"),
+                    }
                 } else if let Some(id) = self.revive(&app, &mut mended).await? {
                     restarted.push(id);
                 }
@@ -155,8 +157,11 @@ impl Engine {
                 }
             }
         }
-        let open = self.store.read(deployment::apps_with_open).await?;
-        let present = self.store.read(instance::all_present).await?;
+        // Read together: a deployment that begins in between would look like one without a reason.
+        let (open, present) = self
+            .store
+            .read(|db| Ok((deployment::apps_with_open(db)?, instance::all_present(db)?)))
+            .await?;
         for instance in present {
             let wanted = instance.state == State::Serving || open.contains(&instance.app);
             if !wanted {
@@ -186,6 +191,10 @@ impl Engine {
                 return Ok(Some(busy.id.clone()));
             }
             self.revive_in_place(app, &release, busy, mended).await?;
+            return Ok(None);
+        }
+        if !open.is_empty() && self.is_worked_on(&app.id) {
+            // Its worker watches the instance, and judges an end that it sees.
             return Ok(None);
         }
         let serving = self.instances(app, State::Serving).await?;

@@ -177,7 +177,7 @@ impl Engine {
             .write(move |tx| {
                 make_app(tx, &owner, &base)?;
                 if deployment::open(tx, &owner.id)?.len() > MAX_WAITING {
-                    return Err(RowError::Exists(format!(
+                    return Err(RowError::Busy(format!(
                         "{MAX_WAITING} deployments of `{}` are waiting already",
                         owner.name
                     )));
@@ -405,6 +405,10 @@ impl Engine {
 /// Writes a new app, unless its own host belongs to another one.
 fn make_app(tx: &Transaction<'_>, app: &App, base: &Host) -> Result<(), RowError> {
     match app::find(tx, &app.name)? {
+        Some(existing) if existing.destroying => Err(RowError::Busy(format!(
+            "the app `{}` is being removed",
+            app.name
+        ))),
         Some(existing) if existing.id == app.id => Ok(()),
         // Made by somebody else since we looked.
         Some(_) => Err(RowError::Exists(format!(

@@ -5,7 +5,7 @@ use super::Engine;
 use crate::port::Artifact;
 use crate::store::app::App;
 use crate::store::release::{self, Release};
-use crate::store::{RowError, StoreError, to_json};
+use crate::store::{RowError, StoreError, deployment, instance, to_json};
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -14,6 +14,13 @@ use tracing::warn;
 
 /// Releases of an app whose rows and logs are kept.
 const KEPT_LOGS: usize = 50;
+
+/// Instances of one release whose rows and logs are kept after they are gone: one that dies again
+/// and again is replaced for ever.
+const KEPT_INSTANCES: u32 = 10;
+
+/// Ended deployments of an app whose rows are kept beside those that kept instances belong to.
+const KEPT_DEPLOYMENTS: u32 = 200;
 
 /// Releases looked at per app; older ones were tidied before.
 const LOOK: u32 = 200;
@@ -82,7 +89,31 @@ impl Engine {
                 })
                 .await?;
         }
-        Ok(())
+        self.tidy_instances(app).await
+    }
+
+    /// Removes what instances left that were replaced long ago.
+    async fn tidy_instances(&self, app: &App) -> Result<(), StoreError> {
+        let id = app.id.clone();
+        let surplus = self
+            .store
+            .read(move |db| instance::surplus(db, &id, KEPT_INSTANCES))
+            .await?;
+        for (instance, release) in &surplus {
+            let log = self.paths.instance_log(release, instance);
+            for path in [crate::logfile::rotated(&log), log] {
+                let _ = tokio::fs::remove_file(path).await;
+            }
+        }
+        let id = app.id.clone();
+        self.store
+            .write(move |tx| {
+                for (gone, _) in &surplus {
+                    instance::remove(tx, gone)?;
+                }
+                deployment::remove_old(tx, &id, KEPT_DEPLOYMENTS)
+            })
+            .await
     }
 
     /// Removes a release's files or image, unless another release is made of the same.

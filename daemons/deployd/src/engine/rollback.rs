@@ -210,6 +210,8 @@ impl Engine {
         deployment.reason = format!("{}; {why}", deployment.reason);
         let reason = deployment.reason.clone();
         let down = self.is_down(app, deployment).await?.is_some();
+        // Ended together with the queueing, so that a crash does not queue it twice.
+        deployment.phase = Phase::Confirmed;
         let restart = down.then(|| Deployment::restart_of(app, &deployment.release));
         self.record(deployment, move |tx, row| {
             release::set_status(tx, &row.release, ReleaseStatus::Live, &reason)?;

@@ -79,7 +79,8 @@ fn current_generation(db: &Connection) -> Result<u64, RowError> {
     Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
-fn next_generation(tx: &Transaction<'_>, floor: u64) -> Result<u64, RowError> {
+/// The generation of the next snapshot, above `floor`.
+pub(super) fn next_generation(tx: &Transaction<'_>, floor: u64) -> Result<u64, RowError> {
     let next = current_generation(tx)?.max(floor) + 1;
     tx.execute(
         "UPDATE meta SET value = ?1 WHERE key = 'generation'",

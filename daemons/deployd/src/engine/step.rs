@@ -10,7 +10,8 @@
 //! ```
 //! Static sites pass `Starting` without starting anything and skip `Probing`. A restart of the
 //! serving release ends `Confirmed` without a watch window. `Probing` and `Switching` go back to
-//! `Starting` if the instance was stopped together with the platform.
+//! `Starting` if the instance was stopped together with the platform; if the switch was recorded by
+//! then and the release fails now, it goes to `RollingBack`.
 
 use super::{Engine, failpoint};
 use crate::event;
@@ -53,7 +54,7 @@ pub(super) async fn drive(
         let phase = deployment.phase;
         failpoint::hit(phase.name(), "before").await;
         let step = match phase {
-            Phase::Queued => engine.begin(app, &mut deployment).await?,
+            Phase::Queued => Step::Next(Phase::Preparing),
             Phase::Preparing => engine.prepare(app, &deployment).await?,
             Phase::Starting => engine.start(app, &deployment).await?,
             Phase::Probing => engine.probe(app, &deployment).await?,
@@ -70,9 +71,10 @@ pub(super) async fn drive(
             Step::Next(next) => engine.advance(app, &mut deployment, next).await?,
             Step::Refuse(reason) => {
                 deployment.reason = reason;
-                engine
-                    .advance(app, &mut deployment, Phase::Refusing)
-                    .await?;
+                let Some(next) = engine.take_back(app, &mut deployment).await? else {
+                    return Ok(());
+                };
+                engine.advance(app, &mut deployment, next).await?;
             }
             Step::RollBack(reason) => {
                 deployment.reason = reason;
@@ -146,10 +148,6 @@ impl Engine {
         self.store.read(move |db| release::get(db, &id)).await
     }
 
-    async fn begin(&self, _app: &App, _deployment: &mut Deployment) -> Result<Step, StoreError> {
-        Ok(Step::Next(Phase::Preparing))
-    }
-
     /// Makes the release, unless it was made before.
     async fn prepare(&self, app: &App, deployment: &Deployment) -> Result<Step, StoreError> {
         let release = self.release(deployment).await?;
@@ -188,16 +186,14 @@ impl Engine {
             .await
             .map_err(|_| Fault::internal("builds were closed"))?;
         // Whatever an interrupted build left.
-        for directory in [Some(job.directory.as_path()), None].into_iter().flatten() {
-            match tokio::fs::remove_dir_all(directory).await {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Fault::internal(format!(
-                        "cannot remove {}: {error}",
-                        directory.display()
-                    )));
-                }
-                _ => {}
+        match tokio::fs::remove_dir_all(&job.directory).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Fault::internal(format!(
+                    "cannot remove {}: {error}",
+                    job.directory.display()
+                )));
             }
+            _ => {}
         }
         if let Some(parent) = job.log.parent() {
             tokio::fs::create_dir_all(parent)
@@ -250,23 +246,60 @@ impl Engine {
             Err(fault) => {
                 warn!(app = %app.name, %fault, "the proxy refused the routes; the old release stays");
                 self.unswitch(app, deployment).await?;
-                Ok(Step::Refuse(format!(
-                    "the proxy refused the new routes: {}",
-                    explain(&fault)
-                )))
+                let refusal = format!("the proxy refused the new routes: {}", explain(&fault));
+                // What it wrote before it failed is not what it shall serve after its next start.
+                match self.publish().await? {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Step::Paused),
+                    Err(fault) => {
+                        warn!(app = %app.name, %fault, "the proxy refused the old routes")
+                    }
+                }
+                Ok(Step::Refuse(refusal))
             }
         }
     }
 
-    /// Takes a switch back that the proxy never saw.
+    /// What comes next for a release that failed before it served; nothing if the daemon stops.
+    ///
+    /// Usually nothing is to be undone. If the platform was stopped in the middle of the switch, the
+    /// database, and perhaps the proxy, say that the release serves already.
+    async fn take_back(
+        &self,
+        app: &App,
+        deployment: &mut Deployment,
+    ) -> Result<Option<Phase>, StoreError> {
+        let own = self.own_instance(app, deployment).await?;
+        if own.is_none_or(|own| own.state != instance::State::Serving) {
+            return Ok(Some(Phase::Refusing));
+        }
+        if deployment.previous.is_some() {
+            return Ok(Some(Phase::RollingBack));
+        }
+        self.unswitch(app, deployment).await?;
+        match self.publish().await? {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(fault) => warn!(app = %app.name, %fault, "the proxy keeps the refused routes"),
+        }
+        Ok(Some(Phase::Refusing))
+    }
+
+    /// Takes a recorded switch back. Whether the proxy saw it or not, it is told again.
     async fn unswitch(&self, app: &App, deployment: &mut Deployment) -> Result<(), StoreError> {
         let app = app.id.clone();
         self.record(deployment, move |tx, deployment| {
+            // Only what served before: an instance of another release that could not be stopped yet
+            // must not get requests again.
+            let before = deployment.previous.as_ref().unwrap_or(&deployment.release);
             tx.execute(
                 "UPDATE instance SET state = CASE WHEN deployment = ?2 THEN 'starting' ELSE 'serving' END
-                 WHERE app = ?1 AND state IN ('serving', 'retiring')",
-                [app.as_str(), deployment.id.as_str()],
+                 WHERE app = ?1 AND state IN ('serving', 'retiring')
+                   AND (deployment = ?2 OR release = ?3)",
+                [app.as_str(), deployment.id.as_str(), before.as_str()],
             )?;
+            // A reconciliation sees that the proxy serves something else.
+            super::routes::next_generation(tx, 0)?;
             let status = match deployment.kind {
                 Kind::Deploy => ReleaseStatus::Pending,
                 Kind::Rollback => ReleaseStatus::Superseded,

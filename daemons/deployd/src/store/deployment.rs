@@ -130,7 +130,11 @@ pub fn insert(tx: &Transaction<'_>, deployment: &Deployment) -> Result<(), RowEr
 }
 
 /// Writes where the deployment is now, and raises its revision.
+///
+/// # Errors
+/// [`RowError::Busy`] if it was changed since it was read; then it is to be read again.
 pub fn update(tx: &Transaction<'_>, deployment: &mut Deployment) -> Result<(), RowError> {
+    let read = deployment.revision;
     deployment.revision += 1;
     let ended = matches!(
         deployment.phase,
@@ -139,10 +143,10 @@ pub fn update(tx: &Transaction<'_>, deployment: &mut Deployment) -> Result<(), R
     if ended && deployment.ended_at.is_none() {
         deployment.ended_at = Some(Timestamp::now());
     }
-    tx.execute(
+    let written = tx.execute(
         "UPDATE deployment SET phase = ?2, previous = ?3, fallback = ?4, reason = ?5,
             last_lines = ?6, drain_until = ?7, watch_until = ?8, revision = ?9, ended_at = ?10
-         WHERE id = ?1",
+         WHERE id = ?1 AND revision = ?11",
         params![
             deployment.id.as_str(),
             deployment.phase.name(),
@@ -154,8 +158,15 @@ pub fn update(tx: &Transaction<'_>, deployment: &mut Deployment) -> Result<(), R
             deployment.watch_until.map(|at| at.0),
             deployment.revision as i64,
             deployment.ended_at.map(|at| at.0),
+            read as i64,
         ],
     )?;
+    if written == 0 {
+        return Err(RowError::Busy(format!(
+            "the deployment `{}` has moved on",
+            deployment.id
+        )));
+    }
     Ok(())
 }
 
@@ -185,6 +196,19 @@ pub fn apps_with_open(db: &Connection) -> Result<Vec<AppId>, RowError> {
         db.prepare_cached(&format!("SELECT DISTINCT app FROM deployment WHERE {OPEN}"))?;
     let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
     rows.map(|row| parsed("deployment", &row?)).collect()
+}
+
+/// Forgets the app's ended deployments but the latest `keep`, unless an instance belongs to one.
+pub fn remove_old(tx: &Transaction<'_>, app: &AppId, keep: u32) -> Result<(), RowError> {
+    tx.execute(
+        &format!(
+            "DELETE FROM deployment WHERE app = ?1 AND NOT ({OPEN})
+               AND id NOT IN (SELECT id FROM deployment WHERE app = ?1 ORDER BY id DESC LIMIT ?2)
+               AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.deployment = deployment.id)"
+        ),
+        params![app.as_str(), keep],
+    )?;
+    Ok(())
 }
 
 /// How many deployments wait or are under way, and how many are in their watch window.

@@ -150,6 +150,34 @@ pub fn of_app(
     }
 }
 
+/// The app's gone instances but the latest `keep` of each release, with their releases.
+pub fn surplus(
+    db: &Connection,
+    app: &AppId,
+    keep: u32,
+) -> Result<Vec<(InstanceId, ReleaseId)>, RowError> {
+    let mut statement = db.prepare_cached(
+        "SELECT id, release FROM (
+            SELECT id, release, row_number() OVER (PARTITION BY release ORDER BY id DESC) AS place
+            FROM instance WHERE app = ?1 AND state = 'gone')
+         WHERE place > ?2",
+    )?;
+    let rows = statement.query_map(params![app.as_str(), keep], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    })?;
+    rows.map(|row| {
+        let (id, release) = row?;
+        Ok((parsed("instance", &id)?, parsed("instance", &release)?))
+    })
+    .collect()
+}
+
+/// Forgets an instance.
+pub fn remove(tx: &Transaction<'_>, id: &InstanceId) -> Result<(), RowError> {
+    tx.execute("DELETE FROM instance WHERE id = ?1", [id.as_str()])?;
+    Ok(())
+}
+
 /// Sets what the instance is meant to be.
 pub fn set_state(tx: &Transaction<'_>, id: &InstanceId, state: State) -> Result<(), RowError> {
     tx.execute(
