@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,14 +120,8 @@ fn echoing() -> Handler {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_passes_and_lives_through_a_swap() {
-    let proxy = proxy().await;
-    let (app, next) = (upstream(echoing()).await, says("next").await);
-    proxy
-        .apply(vec![route("a.test", "/", &[&app.target])])
-        .await
-        .unwrap();
+/// Opens a WebSocket to the app at `a.test`.
+async fn websocket(proxy: &Proxy) -> TcpStream {
     let mut stream = proxy.connect().await;
     let request = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -140,6 +135,18 @@ async fn a_websocket_passes_and_lives_through_a_swap() {
         "{}",
         String::from_utf8_lossy(&head)
     );
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_passes_and_lives_through_a_swap() {
+    let proxy = proxy().await;
+    let (app, next) = (upstream(echoing()).await, says("next").await);
+    proxy
+        .apply(vec![route("a.test", "/", &[&app.target])])
+        .await
+        .unwrap();
+    let mut stream = websocket(&proxy).await;
     for round in 0..3_u8 {
         let frame = [0x81, 5, b'h', b'e', b'l', b'l', round];
         stream.write_all(&frame).await.unwrap();
@@ -162,6 +169,49 @@ async fn a_websocket_passes_and_lives_through_a_swap() {
     }
     drop(stream);
     assert_eq!(proxy.drained(&app.target.id, PATIENCE).await.leases, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_websocket_stays_open() {
+    let mut settings = settings();
+    // As long as a client that sends a body may pause, which this one does not.
+    settings.timeouts.client_body = Duration::from_millis(100);
+    let proxy = proxy_with(settings).await;
+    let app = upstream(echoing()).await;
+    proxy
+        .apply(vec![route("a.test", "/", &[&app.target])])
+        .await
+        .unwrap();
+    let mut stream = websocket(&proxy).await;
+    let silence = Duration::from_millis(500);
+    let end = timeout(silence, stream.read_u8()).await;
+    assert!(end.is_err(), "it ended: {end:?}");
+    stream.write_all(b"ping").await.unwrap();
+    let mut back = [0; 4];
+    timeout(PATIENCE, stream.read_exact(&mut back))
+        .await
+        .expect("an echo")
+        .unwrap();
+    assert_eq!(&back, b"ping");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_that_is_cut_off_gets_no_page() {
+    let mut settings = settings();
+    settings.timeouts.stream = Duration::from_millis(100);
+    let proxy = proxy_with(settings).await;
+    let app = upstream(echoing()).await;
+    proxy
+        .apply(vec![route("a.test", "/", &[&app.target])])
+        .await
+        .unwrap();
+    let mut stream = websocket(&proxy).await;
+    let mut rest = Vec::new();
+    // However it ends: what counts is what came before.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .expect("it is cut off");
+    assert_eq!(String::from_utf8_lossy(&rest), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -268,6 +268,8 @@ impl ProxyHttp for App {
     ) -> Result<()> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             ctx.upgraded = Some(self.live.upgrade());
+            // What follows is no body of a request: both sides may be silent for long.
+            session.set_read_timeout(Some(self.timeouts.load().stream));
             return Ok(());
         }
         // For our connection to the target only (RFC 9110 section 7.6.1).
@@ -308,9 +310,10 @@ impl ProxyHttp for App {
             "a request failed"
         );
         ctx.page = Some(status);
-        let answered = session
-            .response_written()
-            .is_some_and(|head| !head.status.is_informational());
+        // After a switch of protocols a page would be taken for a part of the stream.
+        let answered = session.response_written().is_some_and(|head| {
+            !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
+        });
         if status != CLIENT_GONE && !answered {
             session.set_keepalive(None);
             let _ = page::send(session, status, &ctx.id).await;
