@@ -1,7 +1,7 @@
 //! Deployments of all kinds while daemons are killed at any moment:
-//! `cargo run -p temps-tests --bin chaos [ROUNDS [SEED]]` (100 rounds). Each round deploys a release
-//! that is good, crashes, answers 500 or dies later, and kills -9 deployd, the proxy or both some
-//! time after its start. Exits 1 if a deployment does not end as its release deserves, if the app
+//! `cargo run -p temps-tests --bin chaos [ROUNDS [SEED [APP]]]` (100 rounds of `python`; `container`
+//! for containers). Each round deploys a release that is good, crashes, answers 500 or dies later,
+//! and kills -9 deployd, the proxy or both some time after its start. Exits 1 if a deployment does not end as its release deserves, if the app
 //! does not answer afterwards, or if anything else is left running.
 
 #![allow(
@@ -9,7 +9,7 @@
     reason = "nothing here is async; the program may block"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use harness::app;
 use harness::command;
+use harness::docker;
 use harness::http;
 use harness::process;
 use harness::temps::{Deployed, Options, Temps};
@@ -52,44 +53,39 @@ impl Random {
 }
 
 fn main() -> Result<ExitCode> {
-    let mut arguments = std::env::args().skip(1);
-    let mut number = |default: u64| -> Result<u64> {
-        let text = arguments.next();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize, default: u64| -> Result<u64> {
+        let text = arguments.get(at);
         text.map_or(Ok(default), |text| text.parse().context("a number"))
     };
-    let (rounds, seed) = (number(100)?, number(1)?);
+    let (rounds, seed) = (number(0, 100)?, number(1, 1)?);
+    let of = arguments.get(2).map_or("python", String::as_str);
     let mut random = Random(seed.wrapping_mul(2).wrapping_add(1));
-    let mut seen: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let mut temps = Temps::up(Options::default())?;
-    let mut serving = deploy(&temps, "healthy")?.live()?.release;
+    let mut seen: BTreeMap<(&str, String), u64> = BTreeMap::new();
+    let mut platform = Platform::up(of)?;
     let mut wrong = 0;
     for round in 0..rounds {
         if round % 10 == 9 {
             // Daemons that were killed often are started again ever later.
-            temps = Temps::up(Options::default())?;
-            serving = deploy(&temps, "healthy")?.live()?.release;
+            platform = Platform::up(of)?;
         }
         let (variant, outcomes) = random.one_of(&KINDS);
         let victims = random.one_of(&VICTIMS);
         let after = Duration::from_millis(random.below(1_500));
-        let what = format!("round {round}: {variant}, kill {victims:?} after {after:?}");
-        match play(&temps, variant, outcomes, victims, after, &serving) {
-            Ok((outcome, now)) => {
-                *seen.entry((variant.to_owned(), outcome)).or_default() += 1;
-                serving = now;
-            }
+        match platform.play(variant, outcomes, victims, after) {
+            Ok(outcome) => *seen.entry((variant, outcome)).or_default() += 1,
             Err(error) => {
                 wrong += 1;
-                println!("{what}: {error:#}\n{}", temps.log());
-                temps = Temps::up(Options::default())?;
-                serving = deploy(&temps, "healthy")?.live()?.release;
+                println!("round {round}: {variant}, kill {victims:?} after {after:?}: {error:#}");
+                println!("{}", platform.temps.log());
+                platform = Platform::up(of)?;
             }
         }
     }
     for ((variant, outcome), count) in &seen {
         println!("{variant:<14} {outcome:<12} {count}");
     }
-    println!("seed {seed}: {rounds} rounds, {wrong} wrong");
+    println!("{of}, seed {seed}: {rounds} rounds, {wrong} wrong");
     Ok(if wrong == 0 {
         ExitCode::SUCCESS
     } else {
@@ -97,102 +93,131 @@ fn main() -> Result<ExitCode> {
     })
 }
 
-fn arguments(source: &str) -> [&str; 9] {
-    [
-        "deploy",
-        APP,
-        "--source",
-        source,
-        "--watch",
-        "3s",
-        "--health-timeout",
-        "3s",
-        "--json",
-    ]
+/// An instance with one app.
+struct Platform {
+    temps: Temps,
+    /// The sample app that it is.
+    of: String,
+    /// Every release so far.
+    releases: BTreeSet<String>,
+    /// The one that should serve.
+    serving: String,
 }
 
-fn deploy(temps: &Temps, variant: &str) -> Result<Deployed> {
-    let made = app::make("python", variant, "v1")?;
-    Deployed::parse(temps.run(arguments(made.arg()))?)
-}
-
-/// One round; its outcome, and the release that serves after it.
-fn play(
-    temps: &Temps,
-    variant: &str,
-    outcomes: &[&str],
-    victims: &[&str],
-    after: Duration,
-    before: &str,
-) -> Result<(String, String)> {
-    let made = app::make("python", variant, "v1")?;
-    let mut command = temps.command(arguments(made.arg()));
-    let deploying = thread::spawn(move || command::run(&mut command, SETTLED));
-    thread::sleep(after);
-    for victim in victims {
-        // It may be on its way up from the last round.
-        let _ = temps.kill_daemon(victim);
-    }
-    let output = deploying.join().ok().context("the thread ended")??;
-    let deployed = Deployed::parse(output)?;
-    let status = settled(temps, &deployed.release)?;
-    ensure!(
-        outcomes.contains(&&*status),
-        "it ended as {status}: {deployed:?}"
-    );
-    let serving = if status == "live" {
-        &*deployed.release
-    } else {
-        before
-    };
-    let end = Instant::now() + SETTLED;
-    loop {
-        let running = running(temps);
-        let answer = http::get(temps.http(), &temps.host(APP), "/");
-        let answered = answer.map(|answer| answer.release().to_owned());
-        if running == [serving] && answered.as_deref().is_ok_and(|release| release == serving) {
-            return Ok((status, serving.to_owned()));
-        }
-        if Instant::now() >= end {
-            bail!("{status}; {serving} should serve; {answered:?} answers, {running:?} run");
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// How the release ended, once nothing is under way or watched any more.
-fn settled(temps: &Temps, release: &str) -> Result<String> {
-    let end = Instant::now() + SETTLED;
-    loop {
-        let json = |arguments: &[&str]| -> Result<Value> {
-            Ok(serde_json::from_str(
-                &temps.run(arguments)?.success()?.stdout,
-            )?)
+impl Platform {
+    fn up(of: &str) -> Result<Self> {
+        let options = Options {
+            docker: of == "container",
+            ..Options::default()
         };
-        let shown = json(&["app", "show", APP, "--json"])?;
-        if shown["deployment"].is_null() {
-            let all = json(&["release", "list", APP, "--json"])?;
-            let all = all.as_array().context("a list")?;
-            let found = all.iter().find(|one| one["release"] == release);
-            let status = found.and_then(|one| one["status"].as_str());
-            return Ok(status.context("the release is listed")?.to_owned());
-        }
-        ensure!(Instant::now() < end, "still under way: {shown}");
-        thread::sleep(Duration::from_millis(100));
+        let mut platform = Self {
+            temps: Temps::up(options)?,
+            of: of.to_owned(),
+            releases: BTreeSet::new(),
+            serving: String::new(),
+        };
+        let first = platform.deploy("healthy", |_| ())?.live()?;
+        platform.serving = first.release;
+        Ok(platform)
     }
-}
 
-/// The releases that run, one entry per instance.
-fn running(temps: &Temps) -> Vec<String> {
-    let mut instances: BTreeMap<String, String> = BTreeMap::new();
-    for process in process::all() {
-        let value = |name: &str| process.environment.get(name).cloned();
-        if let (Some(instance), Some(release)) = (value("TEMPS_INSTANCE"), value("TEMPS_RELEASE"))
-            && process.state != 'Z'
-            && process.uses(temps.state())
-        {
-            instances.insert(instance, release);
+    /// Deploys, and calls `meanwhile` with the deployment under way.
+    fn deploy(&mut self, variant: &str, meanwhile: impl FnOnce(&Temps)) -> Result<Deployed> {
+        let made = app::make(&self.of, variant, "v1")?;
+        let mut command = self.temps.command(["deploy", APP, "--source", made.arg()]);
+        command.args(["--watch", "3s", "--health-timeout", "3s", "--json"]);
+        let deploying = thread::spawn(move || command::run(&mut command, SETTLED));
+        meanwhile(&self.temps);
+        let output = deploying.join().ok().context("the thread ended")??;
+        let deployed = Deployed::parse(output)?;
+        self.releases.insert(deployed.release.clone());
+        Ok(deployed)
+    }
+
+    /// One round; its outcome.
+    fn play(
+        &mut self,
+        variant: &str,
+        outcomes: &[&str],
+        victims: &[&str],
+        after: Duration,
+    ) -> Result<String> {
+        let deployed = self.deploy(variant, |temps| {
+            thread::sleep(after);
+            for victim in victims {
+                // It may be on its way up from the last round.
+                let _ = temps.kill_daemon(victim);
+            }
+        })?;
+        let status = self.settled(&deployed.release)?;
+        ensure!(
+            outcomes.contains(&&*status),
+            "it ended as {status}: {deployed:?}"
+        );
+        if status == "live" {
+            self.serving = deployed.release;
+        }
+        let end = Instant::now() + SETTLED;
+        loop {
+            let running = self.running()?;
+            let answer = http::get(self.temps.http(), &self.temps.host(APP), "/");
+            let answered = answer.map(|answer| answer.release().to_owned());
+            let is_right = answered.as_ref().is_ok_and(|from| *from == self.serving);
+            if is_right && running == [&*self.serving] {
+                return Ok(status);
+            }
+            let should = &self.serving;
+            if Instant::now() >= end {
+                bail!("{status}; {should} should serve; {answered:?} answers, {running:?} run");
+            }
+            thread::sleep(Duration::from_millis(50));
         }
     }
-    instances.into_values().collect()
+
+    /// How the release ended, once nothing is under way or watched any more.
+    fn settled(&self, release: &str) -> Result<String> {
+        let end = Instant::now() + SETTLED;
+        loop {
+            let shown = self.json(&["app", "show", APP, "--json"])?;
+            if shown["deployment"].is_null() {
+                let all = self.json(&["release", "list", APP, "--json"])?;
+                let all = all.as_array().context("a list")?;
+                let found = all.iter().find(|one| one["release"] == release);
+                let status = found.and_then(|one| one["status"].as_str());
+                return Ok(status.context("the release is listed")?.to_owned());
+            }
+            ensure!(Instant::now() < end, "still under way: {shown}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let output = self.temps.run(arguments)?.success()?;
+        serde_json::from_str(&output.stdout).context("JSON")
+    }
+
+    /// The releases that run, one entry per instance.
+    fn running(&self) -> Result<Vec<String>> {
+        let mut instances: BTreeMap<String, String> = BTreeMap::new();
+        for process in process::all() {
+            let value = |name: &str| process.environment.get(name).cloned();
+            if let (Some(instance), Some(release)) =
+                (value("TEMPS_INSTANCE"), value("TEMPS_RELEASE"))
+                && process.state != 'Z'
+                && process.uses(self.temps.state())
+            {
+                instances.insert(instance, release);
+            }
+        }
+        if self.of == "container" {
+            for mut thing in docker::things()? {
+                let mut label = |name: &str| thing.labels.remove(name).unwrap_or_default();
+                let (instance, release) = (label("sh.temps.instance"), label("sh.temps.release"));
+                if thing.kind == "container" && self.releases.contains(&release) {
+                    instances.insert(instance, release);
+                }
+            }
+        }
+        Ok(instances.into_values().collect())
+    }
 }
