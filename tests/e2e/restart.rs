@@ -197,18 +197,31 @@ fn after_a_kill_of_the_supervisor_the_next_start_cleans_up_and_serves() {
 }
 
 #[test]
-fn containers_outlive_the_platform_only_until_its_next_start() {
+fn containers_end_with_the_platform_and_come_back_with_it() {
     if !docker_or_skip() {
         return;
     }
     let mut world = World::docker();
     let shop = world.live("shop", "container", "healthy", SHORT).release;
     let ports = (world.temps().http(), world.temps().https());
-    assert_eq!(world.temps_mut().stop().unwrap(), 0);
-    println!("containers while stopped: {}", world.running().len());
+    stop(&mut world);
+    assert!(world.running().is_empty(), "{:?}", world.running());
     world.start_on(Some(ports)).unwrap();
     assert_eq!(world.get("shop", "/").release(), shop);
     world.only(&[&shop]);
+    // Killed, it cannot stop them; its successor knows them again.
+    let container = world.get("shop", "/").json().unwrap();
+    world.temps_mut().kill_supervisor().unwrap();
+    assert_eq!(world.running(), [&*shop]);
+    world.succeed(ports);
+    assert_eq!(world.get("shop", "/").release(), shop);
+    println!(
+        "{container} was followed by {}",
+        world.get("shop", "/").json().unwrap()
+    );
+    world.only(&[&shop]);
+    stop(&mut world);
+    assert!(world.running().is_empty(), "{:?}", world.running());
 }
 
 #[test]
