@@ -11,6 +11,8 @@ from outcome import Outcome
 
 # So much of a failed suite's log is printed.
 TAIL = 150
+# And so much of what one test measured.
+FIGURES = 24
 
 
 def main(arguments: list[str]) -> int:
@@ -74,7 +76,8 @@ def one(suite: suites.Suite, machine: Machine) -> Outcome:
     # Those of one crate alone say nothing that is worth a line here.
     if suite.name in suites.platform_targets():
         for name, lines in result.said:
-            print("\n".join([f"      {name}", *(f"        {line}" for line in lines[:TAIL])]), flush=True)
+            shown = (f"        {line}" for line in lines[:FIGURES])
+            print("\n".join([f"      {name}", *shown]), flush=True)
     if result.failed:
         print_tail(machine, suite.name, result)
     return result
