@@ -44,9 +44,6 @@ async fn stop_containers(state: &Path, configs: &[PathBuf], grace: Duration) -> 
     let Ok(running) = runtime.list().await else {
         return Vec::new();
     };
-    if running.is_empty() {
-        return Vec::new();
-    }
     let paths = Paths::new(state);
     let releases = releases(&paths).await;
     let stops = running.iter().map(|id| {
@@ -61,7 +58,12 @@ async fn stop_containers(state: &Path, configs: &[PathBuf], grace: Duration) -> 
         }
     });
     let failures = futures::future::join_all(stops).await;
-    failures.into_iter().flatten().collect()
+    let mut left: Vec<String> = failures.into_iter().flatten().collect();
+    // The network too: the next start makes it anew.
+    if let Err(error) = runtime.release_shared().await {
+        left.push(error.to_string());
+    }
+    left
 }
 
 /// Which release each instance runs; nothing if the database cannot be read.
