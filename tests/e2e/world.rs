@@ -26,9 +26,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Bad targets are noticed within two seconds instead of fifteen, and a stop takes no three.
 const PROXY: &str = "fresh-grace = \"200ms\"\n[probes]\nrouted = \"500ms\"\n";
 
-/// Labels that name an installation in the container engine.
-const INSTALLATION: &str = "sh.temps.installation";
-
 /// How an instance is started.
 #[derive(Debug, Default)]
 pub struct Setup {
@@ -49,6 +46,8 @@ pub struct World {
     state: TempDir,
     setup: Setup,
     releases: Mutex<BTreeSet<String>>,
+    /// What an instance that was started again is called in the container engine.
+    installation: Option<String>,
 }
 
 impl World {
@@ -101,17 +100,22 @@ impl World {
             state,
             setup,
             releases: Mutex::default(),
+            installation: None,
         };
         world.start_on(None).expect("it starts");
         Some(world)
     }
 
-    /// Starts it (again) over its state, on the ports of `before` if given.
+    /// Starts it (again, once it was stopped) over its state, on the ports of `before` if given.
     pub fn start_on(
         &mut self,
         ports: Option<(std::net::SocketAddr, std::net::SocketAddr)>,
     ) -> anyhow::Result<()> {
-        self.temps = None;
+        if let Some(ended) = self.temps.take() {
+            // Dropping it would remove what the next one needs, such as images.
+            self.installation = self.installation.take().or(ended.installation());
+            ended.abandon();
+        }
         self.temps = Some(Temps::up(Options {
             state: Some(self.state.path().to_owned()),
             docker: self.setup.docker,
@@ -125,7 +129,6 @@ impl World {
 
     /// Starts a successor over the same state, which finds what this one's killed supervisor left.
     pub fn succeed(&mut self, ports: (std::net::SocketAddr, std::net::SocketAddr)) {
-        self.temps.take().expect("it was there").abandon();
         self.start_on(Some(ports)).expect("it starts");
     }
 
@@ -319,34 +322,13 @@ impl World {
         names.sort();
         names
     }
-
-    fn installations(&self) -> Vec<String> {
-        let known = self
-            .releases
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
-        let is_ours = |thing: &docker::Thing| {
-            let release = thing.labels.get("sh.temps.release");
-            release.is_some_and(|release| known.contains(release))
-        };
-        let things = docker::things().unwrap_or_default();
-        let ours = things.into_iter().filter(is_ours);
-        ours.filter_map(|mut thing| thing.labels.remove(INSTALLATION))
-            .collect()
-    }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        let installations = if self.setup.docker {
-            self.installations()
-        } else {
-            Vec::new()
-        };
         self.temps = None;
-        if !installations.is_empty() {
-            let _ = docker::remove(&installations);
+        if let Some(installation) = self.installation.take() {
+            let _ = docker::remove(&[installation]);
         }
         if self.setup.tmpfs.is_some() {
             let _ = umount2(self.state.path(), MntFlags::MNT_DETACH);

@@ -1,6 +1,6 @@
 //! What the container engine holds, asked through its own command.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
@@ -95,6 +95,19 @@ pub fn counts() -> Result<Counts> {
         networks: count("network"),
         volumes: count("volume"),
     })
+}
+
+/// What the labels call the instance that runs one of `releases`, if a container of one is there.
+///
+/// # Errors
+/// As [`things`].
+pub fn installation(releases: &BTreeSet<String>) -> Result<Option<String>> {
+    let labels = things()?.into_iter().map(|thing| thing.labels);
+    let mut ours = labels.filter(|labels| {
+        let release = labels.get("sh.temps.release");
+        release.is_some_and(|release| releases.contains(release))
+    });
+    Ok(ours.find_map(|mut labels| labels.remove("sh.temps.installation")))
 }
 
 /// Removes what carries one of `values` in a label of ours, containers first.

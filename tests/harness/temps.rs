@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,8 @@ pub struct Temps {
     home: TempDir,
     docker: bool,
     releases: Mutex<BTreeSet<String>>,
+    /// What the engine's labels call this instance; images carry nothing else.
+    installation: OnceLock<String>,
     is_abandoned: bool,
 }
 
@@ -123,6 +125,7 @@ impl Temps {
             home,
             docker: options.docker,
             releases: Mutex::default(),
+            installation: OnceLock::new(),
             is_abandoned: false,
         };
         temps.ready = ready.with_context(|| format!("its log:\n{}", temps.log()))?;
@@ -296,6 +299,11 @@ impl Temps {
         self.child.wait().context("wait").map(drop)
     }
 
+    /// What the container engine's labels call it, once a container of it was seen.
+    pub fn installation(&self) -> Option<String> {
+        self.installation.get().cloned()
+    }
+
     /// Lets go of it without ending anything, for a successor over the same state to find what a
     /// killed supervisor left.
     pub fn abandon(mut self) {
@@ -328,6 +336,13 @@ impl Temps {
         let words = stdout.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
         let releases = words.filter(|word| word.len() > 4 && word.starts_with("rel_"));
         self.releases().extend(releases.map(str::to_owned));
+        if self.docker && self.installation.get().is_none() {
+            let known = self.releases().clone();
+            if let Ok(Some(found)) = docker::installation(&known) {
+                // Another thread found the same.
+                let _ = self.installation.set(found);
+            }
+        }
     }
 
     fn releases(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
@@ -359,8 +374,9 @@ impl Drop for Temps {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if self.docker {
-            let releases: Vec<String> = self.releases().iter().cloned().collect();
-            let _ = docker::remove(&releases);
+            let mut ours: Vec<String> = self.releases().iter().cloned().collect();
+            ours.extend(self.installation.get().cloned());
+            let _ = docker::remove(&ours);
         }
         if thread::panicking() {
             eprintln!("--- log of temps up\n{}---", self.log());
