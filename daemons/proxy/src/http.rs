@@ -12,6 +12,7 @@
 //! | [`failure`] | the status that a failure means |
 //! | [`forward`] | headers that tell the target about the client |
 //! | [`page`] | our own answers |
+//! | [`turn`] | the connection to a target that may become a WebSocket |
 //!
 //! pingora is the HTTP engine only: it owns no listener, no signal and no TLS of ours.
 
@@ -25,3 +26,4 @@ pub mod head;
 pub mod live;
 pub mod page;
 pub mod socket;
+pub mod turn;

@@ -18,6 +18,7 @@ use crate::engine::{Engine, Entered, Entry};
 use crate::http::connection::{Active, Origin, protocol};
 use crate::http::failure::{CLIENT_GONE, status_of};
 use crate::http::live::{Live, Upgraded};
+use crate::http::turn::InTurn;
 use crate::http::{forward, page};
 use crate::spool::Spool;
 use crate::spool::record::AccessEvent;
@@ -39,6 +40,9 @@ use temps_ipc::types::{Address, Timestamp};
 
 /// Connections that may fail before the client is told.
 const CONNECT_TRIES: usize = 2;
+
+/// How long a connection is kept that is not to be used again.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// Fields of an answer that speak of the connection to the target. The engine writes its own
 /// `Connection` and framing.
@@ -222,6 +226,14 @@ impl ProxyHttp for App {
         peer.options.read_timeout = Some(wait);
         peer.options.write_timeout = Some(timeouts.read);
         peer.options.idle_timeout = Some(timeouts.keep);
+        if session.req_header().headers.contains_key(UPGRADE) {
+            peer.options.custom_l4 = Some(Arc::new(InTurn(timeouts.connect)));
+            // Never another request's before or after: such a connection has no descriptor by which
+            // the engine could tell it from others.
+            ctx.id.hash(&mut hasher);
+            peer.group_key = hasher.finish();
+            peer.options.idle_timeout = Some(AT_ONCE);
+        }
         Ok(Box::new(peer))
     }
 
