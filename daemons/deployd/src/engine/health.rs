@@ -96,6 +96,7 @@ impl Engine {
     /// Probes until the target is healthy or the time is over.
     async fn passes(&self, target: Target, timeout: Duration) -> Result<(), Verdict> {
         let deadline = Instant::now() + timeout;
+        let mut last = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self
@@ -108,13 +109,19 @@ impl Engine {
                         .into_iter()
                         .find(|outcome| outcome.target == target.id)
                         .map_or(Some(ProbeFailure::TimedOut), |outcome| outcome.failure);
-                    match failure {
-                        None => return Ok(()),
-                        Some(failure) if Instant::now() >= deadline => {
-                            return Err(Verdict::Failed(failure));
-                        }
-                        Some(_) => {}
+                    let Some(failure) = failure else {
+                        return Ok(());
+                    };
+                    // The last question has little time, so its silence says less than an answer
+                    // to an earlier one.
+                    let known = match (failure, last.take()) {
+                        (ProbeFailure::TimedOut, Some(earlier)) => earlier,
+                        (failure, _) => failure,
+                    };
+                    if Instant::now() >= deadline {
+                        return Err(Verdict::Failed(known));
                     }
+                    last = Some(known);
                 }
                 Err(fault) if fault.code == Code::Unavailable => {
                     if Instant::now() >= deadline + PROXY_GRACE {
