@@ -376,7 +376,16 @@ impl Engine {
         let to = self.paths.material(release);
         let from = self.paths.uploads().join(ticket.as_str());
         match tokio::fs::rename(&from, &to).await {
-            Ok(()) => Ok(to),
+            Ok(()) => {
+                // The deployment's row will say that it is there, also after a power cut.
+                let directory = tokio::fs::File::open(self.paths.materials()).await;
+                let synced = match directory {
+                    Ok(directory) => directory.sync_all().await,
+                    Err(error) => Err(error),
+                };
+                synced.map_err(|error| storage("the upload cannot be kept", &error))?;
+                Ok(to)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Fault::not_found(
                 "the upload is not there: it was never finished, or is too old",
             )

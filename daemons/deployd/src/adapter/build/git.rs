@@ -7,7 +7,7 @@
 mod url;
 
 use super::command::{self, Finished};
-use super::{say, system};
+use super::{say, space, system};
 use crate::logfile::Writer;
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,6 +18,10 @@ use temps_ipc::Fault;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 use url::Remote;
+
+/// How often the free space is looked at while git writes: what a repository becomes is known only
+/// when it is there, and a small one can be made that becomes a very large tree.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What was fetched.
 pub(super) struct Checkout {
@@ -219,13 +223,16 @@ impl Git<'_> {
         let (remote, log) = (&self.remote, &mut *self.log);
         let redact = |line: &str| remote.redact(line);
         let run = command::run(command, self.limit, log, &redact);
-        timeout_at(self.deadline, run).await.unwrap_or_else(|_| {
-            Err(Fault::invalid(format!(
-                "fetching {} took more than {} s",
-                self.remote.shown(),
-                self.limit.as_secs()
-            )))
-        })
+        tokio::select! {
+            run = timeout_at(self.deadline, run) => run.unwrap_or_else(|_| {
+                Err(Fault::invalid(format!(
+                    "fetching {} took more than {} s",
+                    self.remote.shown(),
+                    self.limit.as_secs()
+                )))
+            }),
+            full = filled(&self.root) => Err(full),
+        }
     }
 
     fn succeeded(&self, finished: &Finished, reference: Option<&str>) -> Result<(), Fault> {
@@ -287,6 +294,16 @@ impl Git<'_> {
             .map_or("it said nothing", String::as_str);
         Fault::invalid(format!("git failed on {shown}: {last}"))
             .hint("the whole output is in the build log (`temps logs APP --build`)")
+    }
+}
+
+/// Waits until too little space is left.
+async fn filled(root: &Path) -> Fault {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if let Err(fault) = space::check(root) {
+            return fault;
+        }
     }
 }
 
