@@ -132,9 +132,10 @@ pub async fn supervise(
                 },
             }
         }
-        let begun = Instant::now();
-        let run = run(&daemon, &children, &mut stop, &report).await;
-        if begun.elapsed() >= RECOVERED {
+        let mut ready = None;
+        let run = run(&daemon, &children, &mut stop, &report, &mut ready).await;
+        // One that only took long to fail has not recovered.
+        if ready.is_some_and(|since: Instant| since.elapsed() >= RECOVERED) {
             report.send_modify(|health| health.failures = 0);
         }
         let fault = match run {
@@ -207,12 +208,13 @@ fn failure(name: &str, ended: Ended, why: Option<&str>) -> Fault {
     }
 }
 
-/// Starts the daemon and stays with it to its end.
+/// Starts the daemon and stays with it to its end; notes when it was first ready.
 async fn run(
     daemon: &Daemon,
     children: &Children,
     stop: &mut watch::Receiver<Option<Duration>>,
     report: &watch::Sender<Health>,
+    ready: &mut Option<Instant>,
 ) -> Run {
     let mut child = match start(daemon, children) {
         Ok(child) => child,
@@ -241,6 +243,7 @@ async fn run(
             Some(note) = child.notes.recv() => match note {
                 NotifyMessage::Ready => {
                     serves = true;
+                    ready.get_or_insert_with(Instant::now);
                     deadline = tokio::time::Instant::now() + WATCHDOG;
                     // Usually there is none.
                     let _ = std::fs::remove_file(&daemon.notice);
