@@ -213,10 +213,13 @@ pub enum Material {
     },
     /// A git repository.
     Git {
-        /// Where.
+        /// Where. In the database without its password.
         url: String,
         /// Branch, tag or commit.
         reference: Option<String>,
+        /// In the database only: the URL with its password, sealed, if it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sealed: Option<Vec<u8>>,
     },
     /// An earlier release's artifact, as it is.
     Artifact {

@@ -82,6 +82,7 @@ impl World {
         let material = Material::Git {
             url: url.to_owned(),
             reference: reference.map(str::to_owned),
+            sealed: None,
         };
         self.build(material, None).await
     }

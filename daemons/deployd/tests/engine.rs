@@ -874,6 +874,27 @@ fn variables_are_given_to_the_next_release_and_stay_with_it() {
     });
 }
 
+#[test]
+fn the_password_of_a_repository_is_not_in_the_database() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let mut request = running.request("healthy");
+        request.source = Source::Git {
+            url: "https://ada:geheim@example.org/shop".into(),
+            reference: Some("healthy".into()),
+        };
+        let queued = running.engine.deploy(request, 0).await.unwrap();
+        let view = running.outcome(queued).await;
+        assert_eq!(view.phase, Phase::Live, "{}", view.reason);
+        for file in ["deployd.db", "deployd.db-wal"] {
+            let bytes = std::fs::read(host.directory.path().join(file)).unwrap_or_default();
+            let found = bytes.windows(6).any(|window| window == b"geheim");
+            assert!(!found, "the password is in {file} as it is");
+        }
+    });
+}
+
 /// Runs a scenario again and again, the engine dropped (as by a crash) after one effect more each
 /// time, then started anew: it must always end as it should.
 fn crash_everywhere(behaviour: &str, ends: impl Fn(&DeploymentView) -> bool) {

@@ -85,7 +85,7 @@ impl SourceBuilder {
                 let root = self.unpack(path, job, log).await?;
                 files(root, *spa, format!("static {label}"), log)
             }
-            Material::Git { url, reference } => {
+            Material::Git { url, reference, .. } => {
                 space::check(&job.directory)?;
                 prepare(&job.directory)?;
                 let limit = self.settings.git_limit;

@@ -339,10 +339,16 @@ impl Engine {
                     .as_deref()
                     .map(|reference| format!("#{reference}"))
                     .unwrap_or_default();
-                let source = format!("git {}{shown}", without_password(url));
+                let plain = without_password(url);
+                let source = format!("git {plain}{shown}");
+                let sealed = (plain != *url)
+                    .then(|| self.seal.seal_url(id.as_str(), url))
+                    .transpose()
+                    .map_err(|error| seal_fault(&error))?;
                 let material = Material::Git {
-                    url: url.clone(),
+                    url: plain,
                     reference: reference.clone(),
+                    sealed,
                 };
                 (material, source, runtime.or(kept))
             }
@@ -436,9 +442,11 @@ fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
-    match rest.split_once('@') {
-        Some((user, host)) if !user.contains('/') => format!("{scheme}://{host}"),
-        _ => url.to_owned(),
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    // The last one: a password may have an `@` of its own.
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{host}{path}"),
+        None => url.to_owned(),
     }
 }
 
@@ -486,6 +494,10 @@ mod tests {
     fn a_password_in_a_url_is_not_shown() {
         assert_eq!(
             without_password("https://u:p@example.org/a"),
+            "https://example.org/a"
+        );
+        assert_eq!(
+            without_password("https://u:p@ss@example.org/a"),
             "https://example.org/a"
         );
         assert_eq!(

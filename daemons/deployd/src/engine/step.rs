@@ -15,7 +15,7 @@
 
 use super::{Engine, failpoint};
 use crate::event;
-use crate::port::{Artifact, BuildJob};
+use crate::port::{Artifact, BuildJob, Material};
 use crate::store::app::App;
 use crate::store::deployment::{self, Deployment, Kind};
 use crate::store::release::{self, Release};
@@ -154,10 +154,14 @@ impl Engine {
         if release.artifact.is_some() {
             return Ok(Step::Next(Phase::Starting));
         }
+        let material = match self.opened(&release) {
+            Ok(material) => material,
+            Err(fault) => return Ok(Step::Refuse(explain(&fault))),
+        };
         let job = BuildJob {
             app: app.name.clone(),
             release: release.id.clone(),
-            material: release.material.clone(),
+            material,
             runtime: release.wanted_runtime,
             directory: self.paths.release(&release.id),
             log: self.paths.build_log(&release.id),
@@ -177,6 +181,20 @@ impl Engine {
             }
             Err(fault) => Ok(Step::Refuse(explain(&fault))),
         }
+    }
+
+    /// What the release is made from, as the builder needs it.
+    fn opened(&self, release: &Release) -> Result<Material, Fault> {
+        let mut material = release.material.clone();
+        if let Material::Git { url, sealed, .. } = &mut material
+            && let Some(sealed) = sealed.take()
+        {
+            *url = self
+                .seal
+                .open_url(release.id.as_str(), &sealed)
+                .map_err(|error| super::instance::seal_fault(&error))?;
+        }
+        Ok(material)
     }
 
     async fn build(&self, job: &BuildJob) -> Result<crate::port::Built, Fault> {

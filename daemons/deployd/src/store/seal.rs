@@ -95,6 +95,23 @@ impl Seal {
         text.parse().map_err(|_| SealError::Opened)
     }
 
+    /// Seals the URL that a release is made from, which may have a password.
+    ///
+    /// # Errors
+    /// [`SealError::Sealed`].
+    pub fn seal_url(&self, release: &str, url: &str) -> Result<Vec<u8>, SealError> {
+        self.seal(&format!("url/{release}"), url.as_bytes())
+    }
+
+    /// Opens the URL that a release is made from.
+    ///
+    /// # Errors
+    /// [`SealError::Opened`].
+    pub fn open_url(&self, release: &str, sealed: &[u8]) -> Result<String, SealError> {
+        let plain = self.open(&format!("url/{release}"), sealed)?;
+        String::from_utf8(plain).map_err(|_| SealError::Opened)
+    }
+
     /// Seals the variables that a release was made with.
     ///
     /// # Errors
@@ -139,6 +156,14 @@ mod tests {
             seal().open_variable("app_1", &other, &sealed),
             Err(SealError::Opened)
         );
+    }
+
+    #[test]
+    fn a_sealed_url_opens_for_its_release_only() {
+        let url = "https://ada:geheim@example.org/shop";
+        let sealed = seal().seal_url("rel_1", url).unwrap();
+        assert_eq!(seal().open_url("rel_1", &sealed).as_deref(), Ok(url));
+        assert_eq!(seal().open_url("rel_2", &sealed), Err(SealError::Opened));
     }
 
     #[test]

@@ -92,11 +92,13 @@ fn built(job: &BuildJob) -> Built {
             runtime: RuntimeKind::Docker,
             source: format!("image {reference}"),
         },
-        Material::Git { url, reference } => Built {
+        Material::Git { url, reference, .. } => Built {
             artifact: made(),
             runtime,
             source: format!(
-                "git {url} {} (4f2c1d0)",
+                "git {} {} (4f2c1d0)",
+                // Without a password, as the real one says it.
+                url.rsplit('@').next().unwrap_or_default(),
                 reference.as_deref().unwrap_or("main")
             ),
         },
