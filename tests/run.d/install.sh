@@ -18,6 +18,8 @@ NEEDED=(
     dockerd:docker.io:"the docker runtime"
     busybox:busybox-static:"images made in tests"
     shellcheck:shellcheck:scripts
+    wrk:wrk:bench
+    nginx:nginx-light:bench
 )
 
 # Runs a command as root, or fails where that is not possible without a question.

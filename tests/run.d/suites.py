@@ -57,6 +57,7 @@ def all_suites() -> list[Suite]:
         tests = nextest(f"package(temps-tests) and binary(={target})", PLATFORM_LIMIT)
         about = f"the suite tests/{target}"
         suites.append(Suite(target, about, tests, engine=target != "architecture"))
+    suites.append(Suite("bench", "the benchmarks run; what they print of a debug build says nothing", bench))
     suites.append(Suite("demo", "packaging/demo.sh --once", demo))
     return suites
 
@@ -176,6 +177,16 @@ def build(machine: Machine) -> Outcome:
             machine.built.failed.append(f"does not build: {problem}; see build.log")
         machine.suite = suite
     return machine.built
+
+
+def bench(machine: Machine) -> Outcome:
+    built = build(machine)
+    if built.failed:
+        return built
+    result = Outcome()
+    line = ["python3", "-B", "tests/bench/proxy.py", "--rounds", "1", "--seconds", "1"]
+    result.check("proxy.py", machine.run(line, DEMO_LIMIT))
+    return result
 
 
 def demo(machine: Machine) -> Outcome:
