@@ -268,6 +268,50 @@ fn a_release_that_dies_in_its_watch_window_is_rolled_back() {
 }
 
 #[test]
+fn a_refused_successor_leaves_the_watch_window_open() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let good = running.deploy("healthy").await;
+        let bad = running.deploy("dies:60000").await;
+        assert_eq!(running.deploy("error").await.phase, Phase::Refused);
+        let bad = running.until(bad, Phase::RolledBack).await;
+        assert!(bad.reason.contains("status 3"), "{}", bad.reason);
+        assert_eq!(host.runs(), [good.release]);
+        assert_eq!(host.present(), 1);
+        host.well();
+    });
+}
+
+#[test]
+fn a_release_that_dies_while_its_successor_is_built_is_rolled_back_at_once() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let good = running.deploy("healthy").await;
+        let bad = running.deploy("dies:5000").await;
+        let next = running
+            .engine
+            .deploy(running.request("slow-build:30000"), 0)
+            .await
+            .unwrap();
+        running.until(bad.clone(), Phase::RolledBack).await;
+        assert_eq!(host.runs(), [good.release.clone()]);
+        let next = running.outcome(next).await;
+        assert_eq!(next.phase, Phase::Live, "{}", next.reason);
+        assert_eq!(host.runs(), [next.release]);
+        assert_eq!(host.present(), 1);
+        for (release, status) in [
+            (&good.release, ReleaseStatus::Superseded),
+            (&bad.release, ReleaseStatus::RolledBack),
+        ] {
+            assert_eq!(running.status_of(release).await.0, status);
+        }
+        host.well();
+    });
+}
+
+#[test]
 fn a_target_that_the_proxy_reports_in_the_window_is_rolled_back_and_later_replaced() {
     on_paused_time(async {
         let host = Host::new();

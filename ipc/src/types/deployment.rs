@@ -102,6 +102,14 @@ impl Phase {
         }
     }
 
+    /// Whether the release has no requests to answer yet.
+    pub const fn is_before_switch(self) -> bool {
+        matches!(
+            self,
+            Phase::Queued | Phase::Preparing | Phase::Starting | Phase::Probing
+        )
+    }
+
     /// The outcome that a caller of `temps deploy` waits for, once there is one.
     pub const fn outcome(self) -> Option<Outcome> {
         match self {

@@ -7,6 +7,9 @@ use rusqlite::Connection;
 use temps_ipc::Fault;
 use temps_ipc::types::{Actor, AppName, Host};
 
+/// Most hosts of an app. Every host is a route, and all routes travel in one frame.
+const MAX_DOMAINS: usize = 100;
+
 impl Engine {
     /// Gives a host to the app and routes it at once.
     ///
@@ -116,6 +119,12 @@ pub(super) fn give(
     {
         return Err(RowError::Exists(format!(
             "{host} is the own host of the app `{other}`"
+        )));
+    }
+    if app::domains(tx, &app.id)?.len() >= MAX_DOMAINS {
+        return Err(RowError::Busy(format!(
+            "the app `{}` has {MAX_DOMAINS} hosts already",
+            app.name
         )));
     }
     app::add_domain(tx, &app.id, host)

@@ -38,7 +38,11 @@ impl Engine {
     }
 
     /// Whether the watched instance was ended from outside, not by itself.
-    async fn was_interrupted(&self, app: &App, watched: &Deployment) -> Result<bool, StoreError> {
+    pub(super) async fn was_interrupted(
+        &self,
+        app: &App,
+        watched: &Deployment,
+    ) -> Result<bool, StoreError> {
         let Some(instance) = self.own_instance(app, watched).await? else {
             return Ok(true);
         };

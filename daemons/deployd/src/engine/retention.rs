@@ -38,11 +38,19 @@ impl Engine {
 
     async fn tidied(&self, app: &App) -> Result<(), StoreError> {
         let id = app.id.clone();
-        let (releases, serving) = self
+        let (releases, needed) = self
             .store
             .read(move |db| {
+                // What serves, and what a deployment that waits is going to serve.
                 let serving = crate::store::app::by_id(db, &id)?.and_then(|app| app.release);
-                Ok((release::list(db, &id, None, LOOK)?, serving))
+                let open = crate::store::deployment::open(db, &id)?;
+                let needed: Vec<_> = open
+                    .into_iter()
+                    .flat_map(|open| [Some(open.release), open.previous, open.fallback])
+                    .chain([serving])
+                    .flatten()
+                    .collect();
+                Ok((release::list(db, &id, None, LOOK)?, needed))
             })
             .await?;
         let mut served: Vec<&Release> = releases
@@ -54,7 +62,7 @@ impl Engine {
             .iter()
             .take(self.settings.keep_releases)
             .map(|release| &release.id)
-            .chain(serving.as_ref())
+            .chain(&needed)
             .collect();
         for old in &releases {
             let done = old.status != ReleaseStatus::Pending;

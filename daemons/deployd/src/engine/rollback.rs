@@ -169,7 +169,7 @@ impl Engine {
         .await
     }
 
-    /// Stops everything of the app but the instance that serves again.
+    /// Stops what served or was to serve for this deployment, but the instance that serves again.
     async fn clear_away(
         &self,
         app: &App,
@@ -183,7 +183,11 @@ impl Engine {
             .read(move |db| instance::present(db, &id))
             .await?;
         let mut log = None;
-        for other in present.into_iter().filter(|other| other.id != serving.id) {
+        // Not what a successor is starting meanwhile.
+        let ours =
+            |other: &Instance| other.state != State::Starting || other.deployment == deployment.id;
+        let others = present.into_iter().filter(|other| other.id != serving.id);
+        for other in others.filter(ours).collect::<Vec<_>>() {
             if other.state == State::Retiring {
                 self.drained(&other.id, until).await;
             }

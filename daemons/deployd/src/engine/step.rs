@@ -91,6 +91,20 @@ pub(super) async fn drive(
     }
 }
 
+/// Rolls back a watched release whose successor has not replaced it yet.
+pub(super) async fn roll_back(
+    engine: &Engine,
+    app: &App,
+    mut watched: Deployment,
+    bad: String,
+) -> Result<(), StoreError> {
+    watched.reason = bad;
+    engine
+        .advance(app, &mut watched, Phase::RollingBack)
+        .await?;
+    drive(engine, app, watched).await
+}
+
 impl Engine {
     /// Writes the next phase, and with it whatever must be true in it.
     async fn advance(

@@ -9,7 +9,7 @@
 use super::step::{Step, explain};
 use super::{Engine, failpoint};
 use crate::store::app::App;
-use crate::store::deployment::{Deployment, Kind};
+use crate::store::deployment::{self, Deployment, Kind};
 use crate::store::{StoreError, instance, release};
 use temps_ipc::types::{Phase, ReleaseStatus};
 use tracing::warn;
@@ -39,6 +39,7 @@ impl Engine {
         self.record(deployment, move |tx, deployment| {
             instance::switch(tx, &owner.id, &id)?;
             release::set_serving(tx, &owner.id, &deployment.release)?;
+            deployment::end_watch(tx, &owner.id, &deployment.id)?;
             if fresh {
                 // What the release was deployed with is what the app has from now on.
                 tx.execute(

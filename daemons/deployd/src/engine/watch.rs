@@ -97,7 +97,8 @@ impl Engine {
         })
     }
 
-    /// Watches the release until its window closes, a successor waits, or it turns bad.
+    /// Watches the release until its window closes or it turns bad; pauses when a successor waits,
+    /// whose switch ends the window.
     pub(super) async fn watch(
         &self,
         app: &App,
@@ -109,7 +110,7 @@ impl Engine {
             biased;
             bad = self.turned_bad(app, deployment) => Ok(Step::RollBack(bad)),
             () = self.stopping.cancelled() => Ok(Step::Paused),
-            () = self.successor(app, deployment) => Ok(Step::Next(Phase::Confirmed)),
+            () = self.successor(app, deployment) => Ok(Step::Paused),
             () = tokio::time::sleep(Duration::from_millis(left)) => Ok(Step::Next(Phase::Confirmed)),
         }
     }
@@ -137,31 +138,30 @@ impl Engine {
         }
     }
 
-    /// A successor waits: the release served without a failure until now, so it is good, unless
-    /// its instance is down.
-    pub(super) async fn end_watch_early(
+    /// Waits until the watched release turns bad while its successor `next` has not replaced it yet;
+    /// why, in a sentence.
+    pub(super) async fn fails_before_successor(
         &self,
         app: &App,
-        mut deployment: Deployment,
-    ) -> Result<(), StoreError> {
-        if let Some(reason) = self.is_down(app, &deployment).await? {
-            deployment.reason = reason.clone();
-            let release = deployment.release.clone();
-            deployment.phase = Phase::Confirmed;
-            return self
-                .record(&mut deployment, move |tx, _| {
-                    // Still routed until its successor replaces it, but nothing to go back to.
-                    crate::store::release::set_status(
-                        tx,
-                        &release,
-                        temps_ipc::types::ReleaseStatus::RolledBack,
-                        &reason,
-                    )
-                })
-                .await;
+        watched: &Deployment,
+        next: &Deployment,
+    ) -> String {
+        let bad = self.turned_bad(app, watched).await;
+        let (watched_id, next_id) = (watched.id.clone(), next.id.clone());
+        let is_first = self
+            .store
+            .read(move |db| {
+                let watched = deployment::get(db, &watched_id)?;
+                let next = deployment::get(db, &next_id)?;
+                Ok(watched.phase == Phase::Live && next.phase.is_before_switch())
+            })
+            .await
+            .unwrap_or(false);
+        // Stopped by us, or with the platform: that is no fault of the release.
+        if !is_first || self.was_interrupted(app, watched).await.unwrap_or(true) {
+            return std::future::pending().await;
         }
-        deployment.phase = Phase::Confirmed;
-        self.record(&mut deployment, |_, _| Ok(())).await
+        bad
     }
 
     /// The proxy says that a routed target is unhealthy. Inside the watch window the worker rolls

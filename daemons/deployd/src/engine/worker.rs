@@ -1,5 +1,6 @@
 //! One worker per app: it drives the app's open deployments, oldest first, and ends when there is
-//! none left.
+//! none left. A release in its watch window is watched until its successor is switched to, also while
+//! that is built and probed: should the successor be refused, the window is still open.
 
 use super::{Engine, step};
 use crate::store::{StoreError, app, deployment};
@@ -113,15 +114,22 @@ impl Engine {
         if app.destroying {
             return Ok(false);
         }
-        let mut open = open.into_iter();
-        let Some(first) = open.next() else {
-            return Ok(false);
-        };
-        let successor_waits = open.next().is_some();
-        if first.phase == Phase::Live && successor_waits {
-            self.end_watch_early(&app, first).await?;
-        } else {
-            step::drive(self, &app, first).await?;
+        let watched = open
+            .iter()
+            .find(|other| other.phase == Phase::Live)
+            .cloned();
+        let next = open.into_iter().find(|other| other.phase != Phase::Live);
+        match (next, watched) {
+            (None, None) => return Ok(false),
+            (Some(next), Some(watched)) if next.phase.is_before_switch() => {
+                let turned_bad = self.fails_before_successor(&app, &watched, &next);
+                tokio::select! {
+                    done = step::drive(self, &app, next.clone()) => done?,
+                    // The successor is dropped as by a crash, and taken up again afterwards.
+                    bad = turned_bad => step::roll_back(self, &app, watched, bad).await?,
+                }
+            }
+            (Some(only), _) | (None, Some(only)) => step::drive(self, &app, only).await?,
         }
         Ok(true)
     }

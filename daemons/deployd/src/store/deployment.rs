@@ -170,6 +170,17 @@ pub fn update(tx: &Transaction<'_>, deployment: &mut Deployment) -> Result<(), R
     Ok(())
 }
 
+/// The app's watched release is replaced by deployment `by`: it served without a failure until now,
+/// so it is confirmed.
+pub fn end_watch(tx: &Transaction<'_>, app: &AppId, by: &DeploymentId) -> Result<(), RowError> {
+    tx.execute(
+        "UPDATE deployment SET phase = 'confirmed', revision = revision + 1, ended_at = ?3
+         WHERE app = ?1 AND phase = 'live' AND id <> ?2",
+        params![app.as_str(), by.as_str(), Timestamp::now().0],
+    )?;
+    Ok(())
+}
+
 /// The deployment of this id.
 ///
 /// # Errors
