@@ -8,7 +8,7 @@
 //! ```
 
 use super::Engine;
-use super::step::{Step, explain};
+use super::step::{Step, explain, shortened};
 use crate::port::InstanceState;
 use crate::store::app::App;
 use crate::store::deployment::Deployment;
@@ -211,7 +211,7 @@ impl Engine {
         why: &str,
     ) -> Result<Step, StoreError> {
         warn!(app = %app.name, release = %deployment.release, reason = %deployment.reason, why, "a bad release stays");
-        deployment.reason = format!("{}; {why}", deployment.reason);
+        deployment.reason = shortened(format!("{}; {why}", deployment.reason));
         let reason = deployment.reason.clone();
         let down = self.is_down(app, deployment).await?.is_some();
         // Ended together with the queueing, so that a crash does not queue it twice.

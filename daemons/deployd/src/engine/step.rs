@@ -30,6 +30,9 @@ use tracing::info;
 /// Most lines of output kept with a refused deployment; the whole log stays in `temps logs`.
 const LAST_LINES: usize = 20;
 
+/// Longest reason in bytes: a page of 200 releases with theirs fits a frame, and the log says more.
+const MAX_REASON: usize = 2048;
+
 /// How a step ended.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -144,6 +147,7 @@ impl Engine {
         F: FnOnce(&Transaction<'_>, &Deployment) -> Result<(), RowError> + Send + 'static,
     {
         let mut row = deployment.clone();
+        row.reason = shortened(row.reason);
         *deployment = self
             .store
             .write(move |tx| {
@@ -314,6 +318,15 @@ impl Engine {
     }
 }
 
+/// A reason that fits a list of releases, cut at a character.
+pub(super) fn shortened(mut reason: String) -> String {
+    if reason.len() > MAX_REASON {
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
+        reason.push('…');
+    }
+    reason
+}
+
 /// A fault in one line, its hint included.
 pub(super) fn explain(fault: &Fault) -> String {
     if fault.hint.is_empty() {
@@ -330,5 +343,18 @@ pub(crate) fn storage(what: &str, error: &std::io::Error) -> Fault {
             .hint("free some space, then try again")
     } else {
         Fault::internal(format!("{what}: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        assert_eq!(shortened("short".to_owned()), "short");
+        let long = shortened("é".repeat(MAX_REASON));
+        assert!(long.len() <= MAX_REASON + '…'.len_utf8());
+        assert!(long.ends_with("é…"));
     }
 }
