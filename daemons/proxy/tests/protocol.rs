@@ -64,6 +64,28 @@ async fn requests_with_two_readings_are_refused_and_never_forwarded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_version_of_an_answer_is_ours() {
+    let proxy = proxy().await;
+    let app = writes("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    proxy
+        .apply(vec![route("a.test", "/", &[&app.target])])
+        .await
+        .unwrap();
+    let mut stream = proxy.connect().await;
+    // The connection is kept, which an answer of HTTP/1.0 would forbid.
+    for _ in 0..2 {
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            .await
+            .unwrap();
+        let mut start = [0; 12];
+        stream.peek(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        assert_eq!(read_answer(&mut stream).await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_trickles_in_is_cut_off_by_the_clock() {
     let mut settings = settings();
     settings.timeouts.client_header = Duration::from_millis(300);

@@ -269,6 +269,11 @@ impl ProxyHttp for App {
         {
             ctx.first_byte = Some(ctx.begun.elapsed());
         }
+        // The version is that of the hop, not of the target (RFC 9110 section 2.5): an answer of
+        // HTTP/1.0 would make the client give up its connection.
+        if response.version < Version::HTTP_11 {
+            response.set_version(Version::HTTP_11);
+        }
         Ok(())
     }
 

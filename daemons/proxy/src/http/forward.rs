@@ -44,6 +44,20 @@ pub fn mark(
     for claim in CLAIMS {
         request.remove_header(claim);
     }
+    // CGI and WSGI make the same variable of `X_Forwarded_For`, and of `Proxy` the one that many HTTP
+    // clients take for their proxy (CVE-2016-5385).
+    let disguised: Vec<_> = request
+        .headers
+        .keys()
+        .filter(|name| {
+            let plain = name.as_str().replace('_', "-");
+            plain == "proxy" || (plain != name.as_str() && CLAIMS.contains(&plain.as_str()))
+        })
+        .cloned()
+        .collect();
+    for name in disguised {
+        request.remove_header(&name);
+    }
     let scheme = if origin.tls.is_some() {
         "https"
     } else {
@@ -105,6 +119,10 @@ mod tests {
             request.append_header(claim, "spoofed").unwrap();
             request.append_header(claim, "twice").unwrap();
         }
+        for disguised in ["X_Forwarded_For", "x-real_ip", "Proxy"] {
+            request.append_header(disguised, "spoofed").unwrap();
+        }
+        request.append_header("X_Own", "kept").unwrap();
         mark(&mut request, &origin(true), "a.test:8443", "id").unwrap();
         let get = |name: &str| {
             let values: Vec<_> = request
@@ -115,6 +133,11 @@ mod tests {
                 .collect();
             values.join("|")
         };
+        assert_eq!(
+            get("x_forwarded_for") + &get("x-real_ip") + &get("proxy"),
+            ""
+        );
+        assert_eq!(get("x_own"), "kept");
         assert_eq!(get("x-forwarded-for"), "203.0.113.9");
         assert_eq!(get("x-forwarded-proto"), "https");
         assert_eq!(get("x-forwarded-host"), "a.test:8443");
