@@ -58,12 +58,9 @@ async fn stop_containers(state: &Path, configs: &[PathBuf], grace: Duration) -> 
         }
     });
     let failures = futures::future::join_all(stops).await;
-    let mut left: Vec<String> = failures.into_iter().flatten().collect();
-    // The network too: the next start makes it anew.
-    if let Err(error) = runtime.release_shared().await {
-        left.push(error.to_string());
-    }
-    left
+    // Their network stays: until deployd has started them again, the proxy serves its last routes,
+    // and requests to addresses on no network of ours would leave this machine.
+    failures.into_iter().flatten().collect()
 }
 
 /// Which release each instance runs; nothing if the database cannot be read.

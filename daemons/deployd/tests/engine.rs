@@ -268,6 +268,43 @@ fn a_release_that_dies_in_its_watch_window_is_rolled_back() {
 }
 
 #[test]
+fn two_bad_releases_in_a_row_lead_back_to_the_confirmed_one() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        let good = running.deploy("healthy").await;
+        let good = running.until(good, Phase::Confirmed).await;
+        running.deploy("dies:60000").await;
+        let second = running.deploy("dies:20000").await;
+        running.until(second, Phase::RolledBack).await;
+        assert_eq!(host.runs(), [good.release]);
+        host.well();
+    });
+}
+
+#[test]
+fn a_build_is_given_up_with_its_app() {
+    on_paused_time(async {
+        let host = Host::new();
+        let running = host.start();
+        running.deploy("healthy").await;
+        let hanging = running
+            .engine
+            .deploy(running.request("slow-build:100000000"), 0)
+            .await
+            .unwrap();
+        running.until(hanging, Phase::Preparing).await;
+        running
+            .engine
+            .app_destroy(shop(), actor(), 0)
+            .await
+            .unwrap();
+        assert_eq!(host.present(), 0);
+        assert_eq!(running.deploy("healthy").await.phase, Phase::Live);
+    });
+}
+
+#[test]
 fn a_refused_successor_leaves_the_watch_window_open() {
     on_paused_time(async {
         let host = Host::new();

@@ -168,7 +168,7 @@ async fn boot(link: &Link<DeploydClient>, health: &mut watch::Receiver<Health>) 
     let lost = health.wait_for(|health| health.hopeless.is_some() || health.failures >= HOPELESS);
     tokio::select! {
         () = reconcile(link) => {}
-        _ = lost => log::say("temps-deployd does not start: what was deployed is served, but nothing can be deployed; see above"),
+        _ = lost => log::say("temps-deployd does not start: instances that still run are served, but none is started and nothing can be deployed; see above"),
     }
 }
 

@@ -24,7 +24,7 @@ impl Engine {
     /// Removes the app with all that belongs to it; answers when nothing is left.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` while a deployment of it waits or is under way; `Unavailable` if something
+    /// `NotFound`; `Busy` while a deployment of it is past its build (one that waits or builds is given up); `Unavailable` if something
     /// cannot be stopped now. Then it is routed no more, and a reconciliation removes the rest.
     pub async fn app_destroy(&self, name: AppName, actor: Actor, uid: u32) -> Result<(), Fault> {
         let _busy = self.idle.busy();
@@ -33,9 +33,11 @@ impl Engine {
             .write(move |tx| {
                 let mut app = app::get(tx, &name)?;
                 let open = deployment::open(tx, &app.id)?;
+                // A build is given up; what is being started or switched is soon over.
+                let given_up = [Phase::Live, Phase::Queued, Phase::Preparing];
                 if open
                     .iter()
-                    .any(|deployment| deployment.phase != Phase::Live)
+                    .any(|deployment| !given_up.contains(&deployment.phase))
                 {
                     return Ok(None);
                 }

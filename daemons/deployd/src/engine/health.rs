@@ -193,9 +193,57 @@ async fn unhealthy(
                     "it does not listen on {expected}; it listens on {} instead (waited {seconds:.0} s)",
                     elsewhere.join(" and ")
                 )
+            } else if let Some(local) = only_reachable_inside(address, &elsewhere) {
+                format!(
+                    "it listens on {local} only, where nobody outside reaches it: it must listen on $HOST (waited {seconds:.0} s)"
+                )
             } else {
                 format!("it did not become healthy on {expected} within {seconds:.0} s: {failure}")
             }
+        }
+    }
+}
+
+/// Where the instance listens on the right port, if that is nowhere it can be reached: on a loopback
+/// address that is not the one it was given.
+fn only_reachable_inside(expected: &Address, listening: &[String]) -> Option<String> {
+    let Address::Tcp(expected) = expected else {
+        return None;
+    };
+    let right: Vec<std::net::SocketAddr> = listening
+        .iter()
+        .filter_map(|at| at.parse().ok())
+        .filter(|at: &std::net::SocketAddr| at.port() == expected.port())
+        .collect();
+    let inside = |at: &std::net::SocketAddr| at.ip().is_loopback() && at != expected;
+    (!right.is_empty() && right.iter().all(inside)).then(|| {
+        let texts: Vec<String> = right.iter().map(ToString::to_string).collect();
+        texts.join(" and ")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_that_listens_only_to_itself_is_told_apart() {
+        let container = Address::Tcp("10.192.0.5:8080".parse().unwrap());
+        let process = Address::Tcp("127.0.0.1:21000".parse().unwrap());
+        for (expected, listening, found) in [
+            (&container, "127.0.0.1:8080", Some("127.0.0.1:8080")),
+            (&container, "0.0.0.0:8080", None),
+            (&container, "127.0.0.1:9999", None),
+            (&process, "127.0.0.1:21000", None),
+            (&process, "[::1]:21000", Some("[::1]:21000")),
+            (&process, "[::]:21000", None),
+        ] {
+            let listening = [listening.to_owned()];
+            assert_eq!(
+                only_reachable_inside(expected, &listening).as_deref(),
+                found,
+                "{listening:?}"
+            );
         }
     }
 }

@@ -168,7 +168,8 @@ impl Engine {
             .store
             .read(move |db| {
                 let count: Result<i64, RowError> = Ok(db.query_row(
-                    "SELECT count(*) FROM release WHERE artifact = ?1 AND id <> ?2",
+                    "SELECT count(*) FROM release JOIN app ON app.id = release.app
+                     WHERE release.artifact = ?1 AND release.id <> ?2 AND app.destroying = 0",
                     [text?.as_str(), id.as_str()],
                     |row| row.get(0),
                 )?);

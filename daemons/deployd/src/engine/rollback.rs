@@ -98,6 +98,10 @@ impl Engine {
             deployment.fallback = self
                 .store
                 .read(move |db| {
+                    if let Some(confirmed) = release::last_confirmed(db, &id, &bad)? {
+                        return Ok(Some(confirmed.id));
+                    }
+                    // None was watched to the end: what served before is the best there is.
                     if let Some(previous) = previous {
                         let previous = release::get(db, &previous)?;
                         let good = previous.status != ReleaseStatus::RolledBack;

@@ -127,6 +127,10 @@ impl Engine {
             Phase::Live if deployment.watch_until.is_none() => {
                 deployment.watch_until = Some(Timestamp(now.0 + deployment.watch_ms as i64));
             }
+            // The window has closed by itself, whatever the two clocks say; see `last_confirmed`.
+            Phase::Confirmed => {
+                deployment.watch_until = deployment.watch_until.map(|until| until.min(now));
+            }
             _ => {}
         }
         self.record(deployment, |_, _| Ok(())).await?;
@@ -187,6 +191,8 @@ impl Engine {
         let built = tokio::select! {
             built = self.build(&job) => built,
             () = self.stopping.cancelled() => return Ok(Step::Paused),
+            // Dropped, the build ends.
+            () = self.being_destroyed(app) => return Ok(Step::Paused),
         };
         match built {
             Ok(built) => {
@@ -216,11 +222,16 @@ impl Engine {
     }
 
     async fn build(&self, job: &BuildJob) -> Result<crate::port::Built, Fault> {
-        let _permit = self
-            .builds
-            .acquire()
-            .await
-            .map_err(|_| Fault::internal("builds were closed"))?;
+        // Only what may run programs for long waits for its turn.
+        let _permit = match job.material {
+            Material::Archive { .. } | Material::Git { .. } => Some(
+                self.builds
+                    .acquire()
+                    .await
+                    .map_err(|_| Fault::internal("builds were closed"))?,
+            ),
+            Material::Static { .. } | Material::Image { .. } | Material::Artifact { .. } => None,
+        };
         // Whatever an interrupted build left.
         match tokio::fs::remove_dir_all(&job.directory).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

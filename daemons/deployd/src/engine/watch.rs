@@ -115,6 +115,26 @@ impl Engine {
         }
     }
 
+    /// Waits until the app is being removed.
+    pub(super) async fn being_destroyed(&self, app: &App) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let id = app.id.clone();
+            let gone = self
+                .store
+                .read(move |db| {
+                    Ok(crate::store::app::by_id(db, &id)?.is_none_or(|app| app.destroying))
+                })
+                .await;
+            if gone.unwrap_or(false) {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Waits until another deployment of the app is queued, or the app is being destroyed.
     async fn successor(&self, app: &App, deployment: &Deployment) {
         let mut changes = self.changes.subscribe();

@@ -140,6 +140,29 @@ pub fn list(
     rows.map(|row| row?).collect()
 }
 
+/// The release that a bad one is rolled back to: the one that served last and was watched to the
+/// end of its window without a failure.
+pub fn last_confirmed(
+    db: &Connection,
+    app: &AppId,
+    bad: &ReleaseId,
+) -> Result<Option<Release>, RowError> {
+    db.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM release
+         WHERE app = ?1 AND id <> ?2 AND status IN ('superseded', 'live')
+           AND served_at IS NOT NULL AND artifact IS NOT NULL
+           AND EXISTS(
+               SELECT 1 FROM deployment
+               WHERE deployment.release = release.id AND deployment.kind <> 'restart'
+                 AND deployment.phase = 'confirmed' AND deployment.reason = ''
+                 AND deployment.ended_at >= deployment.watch_until)
+         ORDER BY served_at DESC, id DESC LIMIT 1"
+    ))?
+    .query_row([app.as_str(), bad.as_str()], |row| Ok(read(row)))
+    .optional()?
+    .transpose()
+}
+
 /// The release to go back to from `bad`: the one that served last without turning bad and can
 /// still be started.
 pub fn last_good(
