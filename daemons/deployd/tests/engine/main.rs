@@ -1,0 +1,20 @@
+//! The engine over a simulated world: every way a deployment can go, and a crash at every moment.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`deployment`] | going live, being refused, waiting for one's turn |
+//! | [`rollback`] | what turns bad in its watch window, and going back by hand |
+//! | [`restart`] | the daemon stops and starts while the world goes on |
+//! | [`crash`] | the daemon dies after any effect of a deployment |
+//! | [`app`] | what belongs to an app: hosts, variables, secrets, its end |
+//! | [`log`] | what instances said |
+//! | [`support`] | the installation that the cases run on |
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod app;
+mod crash;
+mod deployment;
+mod log;
+mod restart;
+mod rollback;
+mod support;
