@@ -1,5 +1,6 @@
 //! The files of the spool: appended to, closed at a size, removed oldest first.
 
+use nix::sys::statvfs::statvfs;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -7,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 /// How a segment begins.
 pub const MAGIC: &[u8] = b"TEMPSSP1";
+
+/// What is left on a full disk is for routes, certificates and the instances that must be started
+/// again: more than deployd gives up of its own room then.
+const LEAVE: u64 = 24 << 20;
 
 /// The segments of one directory. Nothing is touched before the first append.
 #[derive(Debug)]
@@ -40,6 +45,9 @@ impl Ring {
 
     /// Appends whole records in one write, so that no other record can come between.
     pub fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        if nearly_full(&self.directory) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if self
             .open
             .as_ref()
@@ -89,6 +97,22 @@ impl Ring {
         });
         Ok(())
     }
+}
+
+/// Whether the rest of the disk is needed more elsewhere.
+fn nearly_full(directory: &Path) -> bool {
+    // Before the first append the directory is not there, and the write tells.
+    statvfs(directory).is_ok_and(|found| {
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the fields are 32 bits wide on some targets"
+        )]
+        let (blocks, unit) = (
+            u64::from(found.blocks_available()),
+            u64::from(found.fragment_size()),
+        );
+        blocks.saturating_mul(unit) < LEAVE
+    })
 }
 
 fn path(directory: &Path, number: u64) -> PathBuf {
