@@ -8,6 +8,7 @@
 pub mod lease;
 pub mod probe;
 pub mod snapshot;
+mod suspicion;
 pub mod table;
 pub mod watch;
 
@@ -23,7 +24,7 @@ use table::{Route, RouteTable, UNHEALTHY_AFTER};
 use temps_ipc::id::InstanceId;
 use temps_ipc::rpc::Drain;
 use temps_ipc::types::{Address, Snapshot};
-use tokio::sync::watch as channel;
+use tokio::sync::{Notify, watch as channel};
 
 /// Most errors of one snapshot that are put into words; a fault has its limit.
 const MAX_ERRORS: usize = 50;
@@ -95,6 +96,8 @@ pub struct Engine {
     /// Held by the one apply that is under way, over its disk writes.
     applying: tokio::sync::Mutex<()>,
     generation: channel::Sender<u64>,
+    /// Wakes the watcher for a target that a request could not reach.
+    suspected: Notify,
 }
 
 impl Engine {
@@ -107,6 +110,7 @@ impl Engine {
             targets: Mutex::default(),
             applying: tokio::sync::Mutex::new(()),
             generation: channel::Sender::new(0),
+            suspected: Notify::new(),
         }
     }
 

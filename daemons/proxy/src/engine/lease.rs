@@ -14,6 +14,8 @@
 //!
 //! If the request still read epoch e, its count came before the new epoch, so `drained` sees it.
 
+use crate::engine::suspicion::Suspicion;
+use crate::engine::table::UNHEALTHY_AFTER;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,6 +36,8 @@ pub struct Target {
     idle: Notify,
     /// Checks failed in a row; see [`crate::engine::watch`].
     failures: AtomicU32,
+    /// What requests say of it.
+    pub(super) suspicion: Suspicion,
     /// A check is under way.
     pub(super) checking: AtomicBool,
     /// An alarm is being sent.
@@ -49,6 +53,7 @@ impl Target {
             leases: AtomicU64::new(0),
             idle: Notify::new(),
             failures: AtomicU32::new(0),
+            suspicion: Suspicion::default(),
             checking: AtomicBool::new(false),
             alarming: AtomicBool::new(false),
         })
@@ -79,6 +84,12 @@ impl Target {
         self.failures
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1)
+    }
+
+    /// Nobody is there, which is as good as that many failed checks; returns how many had failed
+    /// before.
+    pub(super) fn unreachable(&self) -> u32 {
+        self.failures.fetch_max(UNHEALTHY_AFTER, Ordering::Relaxed)
     }
 
     /// A check succeeded; returns how many had failed before it.

@@ -102,6 +102,25 @@ pub async fn once(address: &Address, check: &HealthCheck) -> Option<ProbeFailure
     attempt(address, check, ATTEMPT_TIME).await
 }
 
+/// Why nobody can be at `address`; nothing if a connection is made, and nothing if that cannot be
+/// told: a full queue looks like silence, and what we lack ourselves (descriptors, ports) is no
+/// fault of the target.
+pub(super) async fn absence(address: &Address) -> Option<ProbeFailure> {
+    let connected = async {
+        match address {
+            Address::Tcp(address) => TcpStream::connect(address).await.map(drop),
+            Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+        }
+    };
+    let error = timeout(ATTEMPT_TIME, connected).await.ok()?.err()?;
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Some(ProbeFailure::Refused),
+        // A container's address on a bridge that it is gone from.
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some(broken(&error)),
+        _ => None,
+    }
+}
+
 async fn attempt(address: &Address, check: &HealthCheck, limit: Duration) -> Option<ProbeFailure> {
     let verdict = async {
         match address {
@@ -265,6 +284,29 @@ mod tests {
             once(&nowhere, &HealthCheck::Any).await,
             Some(ProbeFailure::Refused)
         );
+    }
+
+    #[tokio::test]
+    async fn only_a_definite_no_means_that_nobody_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().join("here.sock");
+        let _listener = UnixListener::bind(&here).unwrap();
+        let left = dir.path().join("left.sock");
+        drop(UnixListener::bind(&left).unwrap());
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (address, expected) in [
+            (refusing().await, Some(ProbeFailure::Refused)),
+            (Address::Unix(left), Some(ProbeFailure::Refused)),
+            (
+                Address::Unix(dir.path().join("none.sock")),
+                Some(ProbeFailure::Refused),
+            ),
+            (Address::Unix(here), None),
+            (Address::Tcp(silent.local_addr().unwrap()), None),
+            (Address::Unix("/etc/passwd/x".into()), None),
+        ] {
+            assert_eq!(absence(&address).await, expected, "{address}");
+        }
     }
 
     #[tokio::test]

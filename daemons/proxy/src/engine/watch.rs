@@ -8,12 +8,13 @@
 //! ```
 //!
 //! A target is checked by one task at a time and waits for no other target: a slow one delays only
-//! its own next check.
+//! its own next check. One that requests cannot reach is looked at between two rounds, too
+//! ([`super::suspicion`]): if nobody is there, it is unhealthy at once.
 
 use crate::engine::Engine;
 use crate::engine::lease::Target;
-use crate::engine::probe;
 use crate::engine::table::UNHEALTHY_AFTER;
+use crate::engine::{probe, suspicion};
 use crate::event;
 use crate::port::Alarm;
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ use temps_ipc::types::HealthCheck;
 use temps_unit::watchdog::Ticker;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// Checks that may be under way at the same time: bounds sockets and memory with thousands of
 /// targets.
@@ -43,10 +44,21 @@ pub struct Rhythm {
 /// When the last alarm for each bad target was raised.
 type Alarms = HashMap<InstanceId, Instant>;
 
-/// What a check found.
+/// What a look at a target found.
 struct Found {
     target: Arc<Target>,
-    why: Option<String>,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    /// It passed its check.
+    Healthy,
+    /// It failed its check, and why.
+    Failed(String),
+    /// Nobody is there, which counts as three failed checks; and why.
+    Unreachable(String),
+    /// Suspected wrongly, or nothing that could be told.
+    Unknown,
 }
 
 /// Watches for ever; `alive` proves that the loop turns.
@@ -64,14 +76,23 @@ pub async fn run(engine: Arc<Engine>, alarm: Arc<dyn Alarm>, rhythm: Rhythm, mut
                 let table = engine.table();
                 alarms.retain(|id, _| table.targets().iter().any(|(target, _)| target.id() == id));
                 for (target, check) in table.targets() {
+                    // Suspected while it was not routed.
+                    if target.suspicion.take() {
+                        look_into(&mut checks, &slots, Arc::clone(target));
+                    }
                     if let Some(check) = check {
                         start(&mut checks, &slots, target, check);
                     }
                 }
             }
+            suspects = engine.suspects() => {
+                for target in suspects {
+                    look_into(&mut checks, &slots, target);
+                }
+            }
             Some(Ok(found)) = checks.join_next(), if !checks.is_empty() => {
-                if let Some(why) = judge(&found, &mut alarms, rhythm.alarm) {
-                    raise(&mut messages, &alarm, found.target, why);
+                if let Some((target, why)) = judge(found, &mut alarms, rhythm.alarm) {
+                    raise(&mut messages, &alarm, target, why);
                 }
             }
             Some(_) = messages.join_next(), if !messages.is_empty() => {}
@@ -96,31 +117,64 @@ fn start(
             None => None,
         };
         target.checking.store(false, Ordering::Release);
-        Found {
-            target,
-            why: failure.map(|failure| failure.to_string()),
-        }
+        let verdict = failure.map_or(Verdict::Healthy, |failure| {
+            Verdict::Failed(failure.to_string())
+        });
+        Found { target, verdict }
+    });
+}
+
+/// Finds out whether anybody is there; at most one such task per target.
+fn look_into(checks: &mut JoinSet<Found>, slots: &Arc<Semaphore>, target: Arc<Target>) {
+    let slots = Arc::clone(slots);
+    checks.spawn(async move {
+        let verdict = {
+            let _slot = slots.acquire().await;
+            match target.address() {
+                Some(address) => suspicion::inquire(address).await,
+                None => None,
+            }
+        };
+        let verdict = match verdict {
+            Some(why) => Verdict::Unreachable(why),
+            None => {
+                sleep(suspicion::PAUSE).await;
+                Verdict::Unknown
+            }
+        };
+        target.suspicion.end();
+        Found { target, verdict }
     });
 }
 
 /// Counts what was found; says why, if an alarm is due.
-fn judge(found: &Found, alarms: &mut Alarms, again: Duration) -> Option<String> {
-    let target = &found.target;
-    let Some(why) = &found.why else {
-        if target.succeeded() >= UNHEALTHY_AFTER {
-            alarms.remove(target.id());
-            temps_unit::event!(info, event::TARGET_RECOVERED,
-                temps_target = %target.id(),
-                "a target answers its health check again"
-            );
+fn judge(found: Found, alarms: &mut Alarms, again: Duration) -> Option<(Arc<Target>, String)> {
+    let target = found.target;
+    let (before, failures, why) = match found.verdict {
+        Verdict::Unknown => return None,
+        Verdict::Healthy => {
+            if target.succeeded() >= UNHEALTHY_AFTER {
+                alarms.remove(target.id());
+                temps_unit::event!(info, event::TARGET_RECOVERED,
+                    temps_target = %target.id(),
+                    "a target answers its health check again"
+                );
+            }
+            return None;
         }
-        return None;
+        Verdict::Failed(why) => {
+            let failures = target.failed();
+            (failures - 1, failures, why)
+        }
+        Verdict::Unreachable(why) => {
+            let before = target.unreachable();
+            (before, before.max(UNHEALTHY_AFTER), why)
+        }
     };
-    let failures = target.failed();
     if failures < UNHEALTHY_AFTER {
         return None;
     }
-    if failures == UNHEALTHY_AFTER {
+    if before < UNHEALTHY_AFTER {
         temps_unit::event!(warn, event::TARGET_UNHEALTHY,
             temps_target = %target.id(),
             address = target.address().map(tracing::field::display),
@@ -136,7 +190,7 @@ fn judge(found: &Found, alarms: &mut Alarms, again: Duration) -> Option<String> 
         return None;
     }
     alarms.insert(target.id().clone(), now);
-    Some(why.clone())
+    Some((target, why))
 }
 
 fn raise(messages: &mut JoinSet<()>, alarm: &Arc<dyn Alarm>, target: Arc<Target>, why: String) {

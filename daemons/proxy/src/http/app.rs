@@ -307,6 +307,7 @@ impl ProxyHttp for App {
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let Some(entered) = &ctx.entered {
+            self.engine.suspect(entered.lease.target());
             ctx.tried.push(entered.lease.target().id().clone());
         }
         error.set_retry(ctx.tried.len() < CONNECT_TRIES);
@@ -326,6 +327,10 @@ impl ProxyHttp for App {
             kind = %error.etype().as_str(),
             "a request failed"
         );
+        if let (502, Some(entered)) = (status, &ctx.entered) {
+            // It may have died over this very request.
+            self.engine.suspect(entered.lease.target());
+        }
         ctx.page = Some(status);
         // After a switch of protocols a page would be taken for a part of the stream.
         let answered = session.response_written().is_some_and(|head| {
