@@ -15,6 +15,7 @@ mod choose;
 mod command;
 mod git;
 mod procfile;
+mod publish;
 mod space;
 
 use crate::adapter::docker::Images;
@@ -217,7 +218,10 @@ impl Builder for SourceBuilder {
         // What a crash left of an earlier try.
         remove(job.directory.clone()).await?;
         let result = match self.make(job, &mut log).await {
-            Ok(built) => durable(&built.artifact).await.map(|()| built),
+            Ok(built) => match publish(&built.artifact, &job.directory).await {
+                Ok(()) => durable(&built.artifact).await.map(|()| built),
+                Err(fault) => Err(fault),
+            },
             Err(fault) => Err(fault),
         };
         if let Err(fault) = &result {
@@ -228,6 +232,17 @@ impl Builder for SourceBuilder {
             remove(job.directory.clone()).await?;
         }
         result
+    }
+}
+
+/// Opens files that the proxy is to serve. An earlier release's were opened when it was made.
+async fn publish(artifact: &Artifact, directory: &Path) -> Result<(), Fault> {
+    match artifact {
+        Artifact::Files { root, .. } if root.starts_with(directory) => {
+            let directory = directory.to_owned();
+            blocking(move |_| publish::open(&directory).map_err(|error| system(&error))).await
+        }
+        _ => Ok(()),
     }
 }
 

@@ -28,12 +28,13 @@ impl Paths {
         }
     }
 
-    /// Makes the directories, private to this user.
+    /// Makes the directories, private to this user. Only the one of all releases lets others pass
+    /// through, to those that are served: what others may read is opened one by one.
     ///
     /// # Errors
     /// What the file system says.
     pub fn create(&self) -> std::io::Result<()> {
-        use std::os::unix::fs::DirBuilderExt;
+        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         for directory in [
             self.uploads(),
             self.materials(),
@@ -45,7 +46,8 @@ impl Paths {
                 .mode(0o700)
                 .create(directory)?;
         }
-        Ok(())
+        let passable = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(self.releases(), passable)
     }
 
     /// The state directory.
