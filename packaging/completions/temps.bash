@@ -37,6 +37,9 @@ _temps() {
             temps,logs)
                 cmd="temps__subcmd__logs"
                 ;;
+            temps,reconcile)
+                cmd="temps__subcmd__reconcile"
+                ;;
             temps,release)
                 cmd="temps__subcmd__release"
                 ;;
@@ -142,6 +145,9 @@ _temps() {
             temps__subcmd__help,logs)
                 cmd="temps__subcmd__help__subcmd__logs"
                 ;;
+            temps__subcmd__help,reconcile)
+                cmd="temps__subcmd__help__subcmd__reconcile"
+                ;;
             temps__subcmd__help,release)
                 cmd="temps__subcmd__help__subcmd__release"
                 ;;
@@ -203,7 +209,7 @@ _temps() {
 
     case "${cmd}" in
         temps)
-            opts="-h -V --runtime-dir --help --version up deploy rollback logs status doctor app release env domain help"
+            opts="-h -V --runtime-dir --help --version up deploy rollback logs status doctor reconcile app release env domain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -793,7 +799,7 @@ _temps() {
             return 0
             ;;
         temps__subcmd__help)
-            opts="up deploy rollback logs status doctor app release env domain help"
+            opts="up deploy rollback logs status doctor reconcile app release env domain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1030,6 +1036,20 @@ _temps() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        temps__subcmd__help__subcmd__reconcile)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         temps__subcmd__help__subcmd__release)
             opts="list"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1119,6 +1139,27 @@ _temps() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --runtime-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        temps__subcmd__reconcile)
+            opts="-h --json --runtime-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --runtime-dir)
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then

@@ -8,6 +8,7 @@
 //! which any caller can set to any text: what a security policy allows a path to do, another name
 //! cannot borrow.
 
+use crate::failed_unit;
 use nix::libc;
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -30,6 +31,8 @@ pub enum Chosen {
     Daemon(Applet),
     /// The step between `temps up` and a daemon that arranges its sockets.
     Exec,
+    /// What the manager starts when a unit has failed.
+    Failed,
     /// The operator's command line.
     Operator,
 }
@@ -41,6 +44,9 @@ pub fn chosen(args: &[OsString]) -> Chosen {
     }
     if args.len() > 2 && args[0] == pass::APPLET[0] && args[1] == pass::APPLET[1] {
         return Chosen::Exec;
+    }
+    if args.len() == 3 && args[0] == failed_unit::APPLET[0] && args[1] == failed_unit::APPLET[1] {
+        return Chosen::Failed;
     }
     Chosen::Operator
 }

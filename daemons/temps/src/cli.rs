@@ -58,6 +58,11 @@ pub enum Command {
     Status(Format),
     /// Look for what is wrong, and say what to do about it
     Doctor(Format),
+    /// Bring what runs in line with what should run
+    ///
+    /// Starts instances that are not there, stops those that nobody asked for, and gives the proxy the
+    /// routes it lacks. A timer does it at boot and every 15 minutes.
+    Reconcile(Format),
     /// See and remove apps
     #[command(subcommand)]
     App(AppCommand),

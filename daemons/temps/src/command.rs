@@ -6,6 +6,7 @@ mod doctor;
 mod domain;
 mod env;
 mod logs;
+mod reconcile;
 mod release;
 mod status;
 
@@ -92,6 +93,7 @@ fn carry_out(cli: Cli, out: &Out) -> Done {
             Command::Logs(args) => logs::run(&instance, args, out).await,
             Command::Status(_) => status::run(&instance, out).await,
             Command::Doctor(_) => doctor::run(&instance, out).await,
+            Command::Reconcile(_) => reconcile::run(&instance, out).await,
             Command::App(command) => app::run(&instance, command, out).await,
             Command::Release(command) => release::run(&instance, command, out).await,
             Command::Env(command) => env::run(&instance, command, out).await,

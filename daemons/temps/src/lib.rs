@@ -13,6 +13,8 @@ pub mod cli;
 mod command;
 mod dotenv;
 mod duration;
+pub mod event;
+mod failed_unit;
 mod follow;
 mod instance;
 mod output;
@@ -32,6 +34,7 @@ pub fn run() -> ExitCode {
     match applet::chosen(&args) {
         applet::Chosen::Daemon(applet) => (applet.run)(args),
         applet::Chosen::Exec => applet::exec(&args),
+        applet::Chosen::Failed => failed_unit::run(&args[2]),
         applet::Chosen::Operator => command::run(args),
     }
 }
