@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod crash;
 mod deploy_docker;
 mod deploy_process;
 mod failpoints;

@@ -33,6 +33,8 @@ pub struct Setup {
     pub docker: bool,
     /// Lines for `deployd.toml`.
     pub deployd: &'static str,
+    /// `proxy.toml`, if not the one of [`PROXY`].
+    pub proxy: Option<&'static str>,
     /// The state directory is a file system of this size in memory.
     pub tmpfs: Option<&'static str>,
     /// Environment of the daemons.
@@ -93,7 +95,7 @@ impl World {
         }
         let config = state.path().join("config");
         DirBuilder::new().mode(0o700).create(&config).unwrap();
-        std::fs::write(config.join("proxy.toml"), PROXY).unwrap();
+        std::fs::write(config.join("proxy.toml"), setup.proxy.unwrap_or(PROXY)).unwrap();
         std::fs::write(config.join("deployd.toml"), setup.deployd).unwrap();
         let mut world = Self {
             temps: None,
