@@ -19,6 +19,7 @@ pub async fn status(engine: &Engine) -> Result<DeploydStatus, Fault> {
     let (apps, (deployments, watching)) = engine.counts().await?;
     let mut checks = vec![disk(engine)];
     checks.extend(engine.runtime_checks().await);
+    checks.extend(engine.dying_checks().await?);
     checks.push(match engine.proxy_check().await {
         Ok(()) => check(
             "proxy",

@@ -23,6 +23,7 @@ pub mod paths;
 pub mod reconcile;
 pub mod report;
 pub mod request;
+pub mod restart;
 pub mod resume;
 pub mod retention;
 pub mod rollback;
@@ -104,6 +105,8 @@ pub struct Inner {
     alarms: Mutex<HashMap<InstanceId, String>>,
     /// Rung with every alarm.
     alarm: Notify,
+    /// Apps whose dead instance waits for its replacement, and until when.
+    paused: Mutex<HashMap<AppId, Timestamp>>,
     tasks: TaskTracker,
 }
 
@@ -139,6 +142,7 @@ impl Engine {
                 workers: Mutex::default(),
                 alarms: Mutex::default(),
                 alarm: Notify::new(),
+                paused: Mutex::default(),
                 tasks: TaskTracker::new(),
             }),
         }

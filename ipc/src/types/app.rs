@@ -140,6 +140,10 @@ pub struct AppView {
     pub deployment: Option<DeploymentView>,
     /// When the app was made.
     pub created_at: Timestamp,
+    /// How often its serving instance was replaced by a fresh one in the last 15 minutes.
+    pub restarts: u32,
+    /// When it is replaced next: it died again, and waits for a pause to end.
+    pub restart_at: Option<Timestamp>,
 }
 
 /// A running copy of a release as seen from outside.

@@ -1,12 +1,12 @@
 //! Bringing what runs in line with what should run: at the start of the platform, every quarter of
-//! an hour, and when somebody asks. Also the replacement of instances that died.
+//! an hour, and when somebody asks.
 
 use super::Engine;
 use crate::event;
 use crate::port::InstanceState;
 use crate::store::app::App;
 use crate::store::deployment::{self, Deployment, Kind};
-use crate::store::instance::{self, Instance, State};
+use crate::store::instance::{self, State};
 use crate::store::{StoreError, app};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,15 +16,6 @@ use tracing::warn;
 
 /// How long a reconciliation waits for the instances that it starts.
 const STARTS: Duration = Duration::from_secs(90);
-
-/// How far back restarts count against an app that keeps dying.
-const MEMORY_MS: i64 = 15 * 60 * 1000;
-
-/// Pause before the first restart is followed by another; doubled with every one.
-const FIRST_PAUSE_MS: i64 = 5_000;
-
-/// Longest pause between two restarts.
-const LONGEST_PAUSE_MS: i64 = 5 * 60 * 1000;
 
 /// Apps per page.
 const PAGE: u32 = 200;
@@ -282,43 +273,6 @@ impl Engine {
                 warn!(app = %app.name, why, "what served is started again and not healthy");
             }
             mended.push(format!("{}: started again", app.name));
-        }
-        Ok(())
-    }
-
-    /// Replaces an instance that is unhealthy outside a watch window, unless that was tried only
-    /// just now: the proxy reports it again.
-    pub(super) async fn restart(&self, instance: &Instance, why: &str) -> Result<(), StoreError> {
-        let id = instance.app.clone();
-        let now = Timestamp::now();
-        let queued = self
-            .store
-            .write(move |tx| {
-                let Some(app) = app::by_id(tx, &id)? else {
-                    return Ok(None);
-                };
-                let Some(release) = app.release.clone() else {
-                    return Ok(None);
-                };
-                if app.destroying || !deployment::open(tx, &id)?.is_empty() {
-                    return Ok(None);
-                }
-                let recent = deployment::restarts_since(tx, &id, Timestamp(now.0 - MEMORY_MS))?;
-                if let Some(last) = recent.first() {
-                    let doublings = recent.len().saturating_sub(1).min(16) as u32;
-                    let pause = (FIRST_PAUSE_MS << doublings).min(LONGEST_PAUSE_MS);
-                    if now.0 < last.0 + pause {
-                        return Ok(None);
-                    }
-                }
-                deployment::insert(tx, &Deployment::restart_of(&app, &release))?;
-                Ok(Some(app))
-            })
-            .await?;
-        if let Some(app) = queued {
-            event::restarting(&app, instance, why);
-            self.wake(&app.id);
-            self.changed();
         }
         Ok(())
     }

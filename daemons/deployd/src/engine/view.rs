@@ -1,6 +1,6 @@
 //! How apps, releases and deployments look from outside.
 
-use super::{Engine, routes};
+use super::{Engine, restart, routes};
 use crate::port::InstanceState;
 use crate::store::app::{self, App};
 use crate::store::deployment::{self, Deployment};
@@ -142,6 +142,8 @@ impl Engine {
                 .last()
                 .map(|deployment| self.view_deployment(&facts.app.name, deployment)),
             created_at: facts.app.created_at,
+            restarts: facts.restarts,
+            restart_at: self.restart_at(&facts.app.id),
             name: facts.app.name,
         }
     }
@@ -198,6 +200,7 @@ struct Facts {
     hosts: Vec<Host>,
     serving: Vec<Instance>,
     open: Vec<Deployment>,
+    restarts: u32,
 }
 
 impl Facts {
@@ -213,6 +216,7 @@ impl Facts {
                 .filter(|instance| instance.state == State::Serving)
                 .collect(),
             open: deployment::open(db, &app.id)?,
+            restarts: restart::count(db, &app.id)?,
             app,
         })
     }

@@ -6,6 +6,7 @@
 //! | [`rollback`] | what turns bad in its watch window, and going back by hand |
 //! | [`restart`] | the daemon stops and starts while the world goes on |
 //! | [`crash`] | the daemon dies after any effect of a deployment |
+//! | [`dying`] | an instance that dies outside its watch window, once or again and again |
 //! | [`app`] | what belongs to an app: hosts, variables, secrets, its end |
 //! | [`log`] | what instances said |
 //! | [`support`] | the installation that the cases run on |
@@ -14,6 +15,7 @@
 mod app;
 mod crash;
 mod deployment;
+mod dying;
 mod log;
 mod restart;
 mod rollback;

@@ -21,6 +21,8 @@ pub struct Listed<'a> {
     runtime: Option<&'static str>,
     release: Option<&'a str>,
     state: &'a str,
+    restarts: u32,
+    restart_at: Option<String>,
 }
 
 impl<'a> From<&'a AppView> for Listed<'a> {
@@ -31,6 +33,8 @@ impl<'a> From<&'a AppView> for Listed<'a> {
             runtime: view.runtime.map(|runtime| runtime.name()),
             release: view.release.as_ref().map(|release| release.as_str()),
             state: &view.state,
+            restarts: view.restarts,
+            restart_at: view.restart_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -91,6 +95,16 @@ pub fn table(apps: &[AppView]) -> Table {
     table
 }
 
+/// What is to be said of an app whose instance dies again and again.
+pub fn dying(view: &AppView) -> Option<String> {
+    let restarts = view.restarts;
+    let at = view.restart_at?.rfc3339();
+    Some(format!(
+        "{}: its instance keeps dying: {restarts} restarts in the last 15 minutes; next attempt at {at}",
+        view.name
+    ))
+}
+
 async fn list(instance: &Instance, out: &Out) -> Done {
     let apps = all(instance).await?;
     if out.json {
@@ -141,6 +155,14 @@ async fn show(instance: &Instance, app: AppName, out: &Out) -> Done {
             watched(deployment)
         ))?;
     }
+    if view.restarts > 0 {
+        let next = view.restart_at.map(Timestamp::rfc3339);
+        let next = next.map_or_else(String::new, |at| format!(", next attempt at {at}"));
+        out.line(format!(
+            "  restarts  {} in the last 15 minutes{next}",
+            view.restarts
+        ))?;
+    }
     out.line(format!("  created   {}", view.created_at.rfc3339()))
 }
 
@@ -182,6 +204,8 @@ fn detailed(view: &AppView) -> serde_json::Value {
         "instances": instances,
         "deployment": deployment,
         "created_at": view.created_at.rfc3339(),
+        "restarts": view.restarts,
+        "restart_at": view.restart_at.map(Timestamp::rfc3339),
     })
 }
 
@@ -237,13 +261,15 @@ mod tests {
             instances: Vec::new(),
             deployment: None,
             created_at: Timestamp(0),
+            restarts: 0,
+            restart_at: None,
         }
     }
 
     #[test]
     fn the_list_has_the_fields_that_scripts_rely_on() {
         let json = serde_json::to_string(&Listed::from(&view())).unwrap();
-        let expected = r#"{"app":"shop","url":"http://shop.localhost:8080","runtime":"process","release":null,"state":"empty"}"#;
+        let expected = r#"{"app":"shop","url":"http://shop.localhost:8080","runtime":"process","release":null,"state":"empty","restarts":0,"restart_at":null}"#;
         assert_eq!(json, expected);
     }
 
@@ -252,6 +278,20 @@ mod tests {
         let json = detailed(&view());
         assert_eq!(json["created_at"], "1970-01-01T00:00:00Z");
         assert_eq!(json["deployment"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn an_instance_that_waits_for_its_next_start_is_told() {
+        let mut view = view();
+        view.restarts = 4;
+        assert_eq!(dying(&view), None, "it runs");
+        view.restart_at = Some(Timestamp(60_000));
+        let told = dying(&view).unwrap();
+        assert!(
+            told.contains("4 restarts") && told.contains("1970-01-01T00:01:00Z"),
+            "{told}"
+        );
+        assert_eq!(detailed(&view)["restart_at"], "1970-01-01T00:01:00Z");
     }
 
     #[test]

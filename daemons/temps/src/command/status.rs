@@ -153,5 +153,8 @@ fn show(
         out.line("")?;
         app::table(apps).print(out)?;
     }
+    for told in apps.iter().filter_map(app::dying) {
+        out.line(out.styled(Style::Warning, &told))?;
+    }
     Ok(())
 }

@@ -1,0 +1,123 @@
+//! An instance that dies outside its watch window, and one that does so again and again.
+
+use crate::support::{Host, Running, started};
+use std::time::Duration;
+use temps_deployd::adapter::sim::Effect;
+use temps_deployd::checks;
+use temps_ipc::id::{InstanceId, ReleaseId};
+use temps_ipc::types::{Check, CheckLevel, Phase};
+use tokio::time::sleep;
+
+/// Between two looks at what the engine does, in simulated time.
+const STEP: Duration = Duration::from_millis(10);
+
+/// A release whose watch window is over.
+async fn confirmed(running: &Running) -> ReleaseId {
+    let view = running.deploy("healthy").await;
+    running.until(view, Phase::Confirmed).await.release
+}
+
+/// What the proxy would do about a dead instance.
+async fn report(host: &Host, running: &Running, release: &ReleaseId) -> InstanceId {
+    let dead = host.instance_of(release);
+    host.world.kill(&dead);
+    let why = "nothing accepts connections there";
+    running.engine.target_unhealthy(&dead, why).await.unwrap();
+    dead
+}
+
+/// Waits until another instance serves, and nothing is under way.
+async fn replaced(host: &Host, running: &Running, release: &ReleaseId, dead: &InstanceId) {
+    let is_replaced = || {
+        let serving = host.world.serving().unwrap_or_default();
+        serving.len() == 1 && serving[0] != *dead && host.runs() == [release.clone()]
+    };
+    while !is_replaced() || running.app().await.unwrap().deployment.is_some() {
+        sleep(STEP).await;
+    }
+}
+
+async fn told(running: &Running) -> Option<Check> {
+    let status = checks::status(&running.engine).await.unwrap();
+    status.checks.into_iter().find(|check| check.name == "shop")
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_death_is_answered_at_once_and_not_held_against_the_app() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    let dead = report(&host, &running, &release).await;
+    let app = running.app().await.unwrap();
+    assert!(app.deployment.is_some(), "a restart is under way");
+    replaced(&host, &running, &release, &dead).await;
+    let app = running.app().await.unwrap();
+    assert_eq!((app.restarts, app.restart_at), (1, None));
+    assert_eq!(told(&running).await, None);
+    host.well();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_keeps_dying_is_started_again_after_a_pause_without_another_report() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    for restarts in 1..=4 {
+        let dead = report(&host, &running, &release).await;
+        if restarts > 1 {
+            let app = running.app().await.unwrap();
+            assert_eq!((app.restarts, app.state.as_str()), (restarts - 1, "down"));
+            let next = app.restart_at.expect("it waits for its pause");
+            let check = told(&running).await.expect("the doctor knows");
+            assert_eq!(check.level, CheckLevel::Failed);
+            for part in [format!("{} restarts", restarts - 1), next.rfc3339()] {
+                assert!(check.what.contains(&part), "{check:?}");
+            }
+        }
+        // Reported again meanwhile, as the proxy does; that starts nothing twice.
+        let why = "nothing accepts connections there";
+        running.engine.target_unhealthy(&dead, why).await.unwrap();
+        replaced(&host, &running, &release, &dead).await;
+    }
+    let starts = |effect: &Effect| matches!(effect, Effect::Start(_));
+    let started = host.world.journal().into_iter().filter(starts).count();
+    assert_eq!(started, 5, "the deployment and four restarts");
+    let app = running.app().await.unwrap();
+    assert_eq!((app.restarts, app.restart_at), (4, None));
+    let check = told(&running).await.expect("it died often, though it runs");
+    assert_eq!(check.level, CheckLevel::Warning);
+    host.well();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_recovers_during_its_pause_is_left_alone() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    let dead = report(&host, &running, &release).await;
+    replaced(&host, &running, &release, &dead).await;
+    // Reported, and well again by the time that its pause ends.
+    let well = host.instance_of(&release);
+    running
+        .engine
+        .target_unhealthy(&well, "it answers 500")
+        .await
+        .unwrap();
+    assert!(running.app().await.unwrap().restart_at.is_some());
+    while running.app().await.unwrap().restart_at.is_some() {
+        sleep(STEP).await;
+    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(host.instance_of(&release), well);
+    host.runs_only(&release);
+    assert_eq!(running.app().await.unwrap().restarts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_does_not_keep_the_daemon_from_stopping() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    let dead = report(&host, &running, &release).await;
+    replaced(&host, &running, &release, &dead).await;
+    report(&host, &running, &release).await;
+    assert!(running.app().await.unwrap().restart_at.is_some());
+    running.stop().await;
+    assert_eq!(host.runs(), []);
+}
