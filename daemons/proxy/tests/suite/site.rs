@@ -1,16 +1,15 @@
 //! Static sites over the wire.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
-
+use crate::support::{PATIENCE, Proxy, site};
 use std::fs;
-use support::*;
+use std::time::Duration;
 use temps_ipc::types::Backend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// A proxy with one site.
 struct Files {
     proxy: Proxy,
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
     release: String,
 }
 
@@ -31,13 +30,13 @@ async fn files(spa: bool, not_found: bool) -> Files {
     if not_found {
         fs::write(base.join("404.html"), "our 404").unwrap();
     }
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let route = site("s.test", base, spa);
     let release = route.release.to_string();
     proxy.apply(vec![route]).await.unwrap();
     Files {
         proxy,
-        _root: root,
+        root,
         release,
     }
 }
@@ -248,9 +247,8 @@ async fn unknown_paths_lead_to_the_page_the_site_wants() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_holds_its_lease_while_a_file_is_sent() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let files = files(false, false).await;
-    let base = files._root.path().join("site");
+    let base = files.root.path().join("site");
     fs::write(base.join("huge.bin"), vec![1; 40_000_000]).unwrap();
     let route = site("s.test", base, false);
     let Backend::Static(backend) = route.backend.clone() else {
@@ -265,10 +263,8 @@ async fn a_site_holds_its_lease_while_a_file_is_sent() {
     let mut first = [0; 1024];
     stream.read_exact(&mut first).await.unwrap();
     files.proxy.apply(vec![]).await.unwrap();
-    let drain = files
-        .proxy
-        .drained(&backend.id, std::time::Duration::from_millis(10))
-        .await;
+    let wait = Duration::from_millis(10);
+    let drain = files.proxy.drained(&backend.id, wait).await;
     assert_eq!((drain.leases, drain.routed), (1, false));
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();

@@ -1,42 +1,37 @@
 //! A new snapshot takes over without a failed request, and the old target is let go when nobody
 //! needs it any more.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
-
+use crate::support::{PATIENCE, Proxy, ask, dead, read_answer, says, says_after, until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::*;
 use temps_ipc::types::ProbeFailure;
 use temps_unit::exit::Exit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// Asks again and again on kept connections; counts what is not 200.
 async fn load(
     proxy: &Proxy,
     clients: usize,
-) -> (
-    Arc<AtomicBool>,
-    Arc<AtomicUsize>,
-    tokio::task::JoinSet<usize>,
-) {
+) -> (Arc<AtomicBool>, Arc<AtomicUsize>, JoinSet<usize>) {
     let (stop, failures) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
     );
-    let mut set = tokio::task::JoinSet::new();
+    let mut set = JoinSet::new();
     for client in 0..clients {
         let (stop, failures, address) = (stop.clone(), failures.clone(), proxy.http);
         set.spawn(async move {
             let mut asked = 0;
-            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let mut stream = TcpStream::connect(address).await.unwrap();
             while !stop.load(Ordering::SeqCst) {
                 // Half of the clients connect anew for every request.
                 let close = client % 2 == 0;
                 if close && asked > 0 {
-                    stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                    stream = TcpStream::connect(address).await.unwrap();
                 }
                 let request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
                 let sent = stream.write_all(request.as_bytes()).await;
@@ -44,7 +39,7 @@ async fn load(
                 asked += 1;
                 if sent.is_err() || answer.is_none_or(|answer| answer.status != 200) {
                     failures.fetch_add(1, Ordering::SeqCst);
-                    stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                    stream = TcpStream::connect(address).await.unwrap();
                 }
             }
             asked
@@ -55,33 +50,20 @@ async fn load(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn swaps_under_load_lose_no_request_and_send_none_to_a_drained_target() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let mut current = says("0").await;
-    proxy
-        .apply(vec![route("a.test", "/", &[&current.target])])
-        .await
-        .unwrap();
+    proxy.serve([("a.test", &current.target)]).await;
     let (stop, failures, mut clients) = load(&proxy, 6).await;
     for _ in 0..30 {
         let next = says("1").await;
-        let healthy = proxy
-            .probe(vec![next.target.clone()], PATIENCE)
-            .await
-            .unwrap();
-        assert!(healthy[0].failure.is_none());
-        proxy
-            .apply(vec![route("a.test", "/", &[&next.target])])
-            .await
-            .unwrap();
+        let probed = proxy.probe(vec![next.target.clone()], PATIENCE).await;
+        assert!(probed.unwrap()[0].failure.is_none());
+        proxy.serve([("a.test", &next.target)]).await;
         let drain = proxy.drained(&current.target.id, PATIENCE).await;
         assert!(drain.leases == 0 && !drain.routed, "{drain:?}");
-        let served = current.requests.load(Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        assert_eq!(
-            current.requests.load(Ordering::SeqCst),
-            served,
-            "a request after the drain"
-        );
+        let served = current.asked();
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(current.asked(), served, "a request after the drain");
         // Dropped: it stops accepting and closes what is open, as a stopped instance does.
         current = next;
     }
@@ -96,23 +78,14 @@ async fn swaps_under_load_lose_no_request_and_send_none_to_a_drained_target() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_is_not_drained_before_its_slow_request_is_answered() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let slow = says_after(Duration::from_millis(600), "slow").await;
     let next = says("next").await;
-    proxy
-        .apply(vec![route("a.test", "/", &[&slow.target])])
-        .await
-        .unwrap();
+    proxy.serve([("a.test", &slow.target)]).await;
     let mut stream = proxy.connect().await;
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
-        .await
-        .unwrap();
-    until(|| slow.requests.load(Ordering::SeqCst) == 1).await;
-    proxy
-        .apply(vec![route("a.test", "/", &[&next.target])])
-        .await
-        .unwrap();
+    ask(&mut stream, "a.test").await;
+    until(|| slow.asked() == 1).await;
+    proxy.serve([("a.test", &next.target)]).await;
     let drain = proxy
         .drained(&slow.target.id, Duration::from_millis(10))
         .await;
@@ -125,40 +98,29 @@ async fn a_target_is_not_drained_before_its_slow_request_is_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_target_raises_the_alarm_while_it_is_routed() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let app = says("x").await;
     let target = app.target.clone();
-    proxy
-        .apply(vec![route("a.test", "/", &[&target])])
-        .await
-        .unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(proxy.heard.0.lock().unwrap().is_empty());
+    proxy.serve([("a.test", &target)]).await;
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(proxy.heard(), []);
     drop(app);
-    until(|| proxy.heard.0.lock().unwrap().len() >= 2).await;
-    let (id, why) = proxy.heard.0.lock().unwrap()[0].clone();
-    assert_eq!(
-        (id, why.as_str()),
-        (target.id.clone(), "nothing accepts connections there")
-    );
+    until(|| proxy.heard().len() >= 2).await;
+    let why = "nothing accepts connections there".to_owned();
+    assert_eq!(proxy.heard()[0], (target.id.clone(), why));
     assert_eq!(proxy.status().await.unhealthy, 1);
     proxy.apply(vec![]).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    proxy.heard.0.lock().unwrap().clear();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(
-        proxy.heard.0.lock().unwrap().is_empty(),
-        "it is not routed any more"
-    );
+    sleep(Duration::from_millis(300)).await;
+    proxy.forget_heard();
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(proxy.heard(), [], "it is not routed any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_tells_how_a_target_fails() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let good = says("x").await;
-    let gone = says("x").await;
-    let dead = gone.target.clone();
-    drop(gone);
+    let dead = dead().await;
     let outcome = proxy
         .probe(vec![good.target.clone(), dead], Duration::from_millis(100))
         .await
@@ -171,60 +133,44 @@ async fn a_probe_tells_how_a_target_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_loses_no_request_that_has_begun_or_is_on_its_way() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let slow = says_after(Duration::from_millis(900), "slow").await;
     let fast = says("fast").await;
     proxy
-        .apply(vec![
-            route("slow.test", "/", &[&slow.target]),
-            route("fast.test", "/", &[&fast.target]),
-        ])
-        .await
-        .unwrap();
-    let ask_fast = b"GET / HTTP/1.1\r\nHost: fast.test\r\n\r\n";
+        .serve([("slow.test", &slow.target), ("fast.test", &fast.target)])
+        .await;
     // Kept alive and idle; fresh; with a request in flight.
     let mut idle = proxy.connect().await;
-    idle.write_all(ask_fast).await.unwrap();
-    assert_eq!(
-        read_answer(&mut idle).await.unwrap().header("connection"),
-        Some("keep-alive")
-    );
+    ask(&mut idle, "fast.test").await;
+    let answer = read_answer(&mut idle).await.unwrap();
+    assert_eq!(answer.header("connection"), Some("keep-alive"));
     let mut fresh = proxy.connect().await;
     let mut busy = proxy.connect().await;
-    busy.write_all(b"GET / HTTP/1.1\r\nHost: slow.test\r\n\r\n")
-        .await
-        .unwrap();
-    until(|| slow.requests.load(Ordering::SeqCst) == 1).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    ask(&mut busy, "slow.test").await;
+    until(|| slow.asked() == 1).await;
+    sleep(Duration::from_millis(50)).await;
     proxy.stop.cancel();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    sleep(Duration::from_millis(100)).await;
     for stream in [&mut idle, &mut fresh] {
-        stream.write_all(ask_fast).await.unwrap();
-        let answer = read_answer(stream)
-            .await
-            .expect("an answer during the drain");
-        assert_eq!(
-            (answer.body.as_str(), answer.header("connection")),
-            ("fast", Some("close"))
-        );
+        ask(stream, "fast.test").await;
+        let answer = read_answer(stream).await;
+        let answer = answer.expect("an answer during the drain");
+        assert_eq!(answer.body, "fast");
+        assert_eq!(answer.header("connection"), Some("close"));
     }
-    let answer = read_answer(&mut busy)
-        .await
-        .expect("the answer to what was in flight");
-    assert_eq!(
-        (answer.body.as_str(), answer.header("connection")),
-        ("slow", Some("close"))
-    );
+    let answer = read_answer(&mut busy).await;
+    let answer = answer.expect("the answer to what was in flight");
+    assert_eq!(answer.body, "slow");
+    assert_eq!(answer.header("connection"), Some("close"));
     let (exit, _) = proxy.stop().await;
     assert_eq!(exit, Exit::Success);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_closes_idle_connections_and_ends_soon() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let mut idle = proxy.connect().await;
-    until(|| true).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    sleep(Duration::from_millis(50)).await;
     let start = Instant::now();
     let (exit, _) = proxy.stop().await;
     assert_eq!(exit, Exit::Success);

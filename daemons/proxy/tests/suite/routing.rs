@@ -1,18 +1,14 @@
 //! Requests find their target, and learn about the client; failures get a page of ours.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
-
+use crate::support::{Proxy, ask, dead, read_answer, route, says, says_after, target, writes};
 use std::time::Duration;
-use support::*;
-use temps_ipc::types::{Address, HealthCheck, Target};
-use temps_ipc::{Code, id::InstanceId};
+use temps_ipc::Code;
+use temps_ipc::types::Address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn host_and_longest_prefix_choose_the_target() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let (web, api) = (says("web").await, says("api").await);
     proxy
         .apply(vec![
@@ -41,7 +37,7 @@ async fn host_and_longest_prefix_choose_the_target() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_first_snapshot_everything_is_answered_with_a_page() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let answer = proxy
         .request("GET", "a.test", "/", "Accept: text/html\r\n")
         .await;
@@ -52,18 +48,15 @@ async fn before_the_first_snapshot_everything_is_answered_with_a_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_target_learns_who_the_client_is_and_no_claim_of_the_client() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let app = says("ok").await;
-    proxy
-        .apply(vec![route("a.test", "/", &[&app.target])])
-        .await
-        .unwrap();
+    proxy.serve([("a.test", &app.target)]).await;
     let spoofed = "X-Forwarded-For: 6.6.6.6\r\nx-forwarded-proto: https\r\nForwarded: for=6.6.6.6\r\n\
                    X-Real-IP: 6.6.6.6\r\nX-Request-Id: mine\r\nKeep-Alive: 5\r\nTE: trailers\r\nX-Kept: yes\r\n";
     let path = "/p%20a/%2F?q=a%20b&&c=%%&[x]=1";
     let answer = proxy.request("GET", "a.test:1234", path, spoofed).await;
     assert_eq!(answer.status, 200);
-    let head = app.heads.lock().unwrap()[0].to_ascii_lowercase();
+    let head = app.head();
     assert!(
         head.starts_with(&format!("get {} http/1.1\r\n", path.to_ascii_lowercase())),
         "{head}"
@@ -91,7 +84,7 @@ async fn the_target_learns_who_the_client_is_and_no_claim_of_the_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unix_socket_is_a_target_like_any_other() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let path = proxy.state.path().join("app.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
     let server = tokio::spawn(async move {
@@ -104,39 +97,27 @@ async fn a_unix_socket_is_a_target_like_any_other() {
                 .await;
         }
     });
-    let target = Target {
-        id: InstanceId::fresh(),
-        address: Address::Unix(path),
-        check: HealthCheck::Any,
-    };
-    proxy
-        .apply(vec![route("a.test", "/", &[&target])])
-        .await
-        .unwrap();
+    let target = target(Address::Unix(path));
+    proxy.serve([("a.test", &target)]).await;
     assert_eq!(proxy.get("a.test", "/").await.body, "unix");
     server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_fails_is_answered_for_with_a_page_of_ours() {
-    let mut settings = settings();
-    settings.timeouts.read = Duration::from_millis(200);
-    let proxy = proxy_with(settings).await;
-    let gone = says("gone").await;
-    let dead = gone.target.clone();
-    drop(gone);
+    let proxy = Proxy::with(|settings| settings.timeouts.read = Duration::from_millis(200)).await;
+    let dead = dead().await;
     let slow = says_after(Duration::from_secs(60), "slow").await;
     let garbage = writes("nonsense\r\n\r\n").await;
     let empty = writes("").await;
     proxy
-        .apply(vec![
-            route("dead.test", "/", &[&dead]),
-            route("slow.test", "/", &[&slow.target]),
-            route("garbage.test", "/", &[&garbage.target]),
-            route("empty.test", "/", &[&empty.target]),
+        .serve([
+            ("dead.test", &dead),
+            ("slow.test", &slow.target),
+            ("garbage.test", &garbage.target),
+            ("empty.test", &empty.target),
         ])
-        .await
-        .unwrap();
+        .await;
     for (host, status) in [
         ("dead.test", 502),
         ("slow.test", 504),
@@ -151,10 +132,8 @@ async fn a_target_that_fails_is_answered_for_with_a_page_of_ours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_target_is_stepped_over_while_another_lives() {
-    let proxy = proxy().await;
-    let (gone, live) = (says("gone").await, says("live").await);
-    let dead = gone.target.clone();
-    drop(gone);
+    let proxy = Proxy::new().await;
+    let (dead, live) = (dead().await, says("live").await);
     proxy
         .apply(vec![route("a.test", "/", &[&dead, &live.target])])
         .await
@@ -173,21 +152,14 @@ async fn a_dead_target_is_stepped_over_while_another_lives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_kept_over_requests_and_pipelined_ones_are_answered_in_order() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let (a, b) = (says("aa").await, says("b").await);
     proxy
-        .apply(vec![
-            route("a.test", "/", &[&a.target]),
-            route("b.test", "/", &[&b.target]),
-        ])
-        .await
-        .unwrap();
+        .serve([("a.test", &a.target), ("b.test", &b.target)])
+        .await;
     let mut stream = proxy.connect().await;
     for _ in 0..3 {
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
-            .await
-            .unwrap();
+        ask(&mut stream, "a.test").await;
         assert_eq!(read_answer(&mut stream).await.unwrap().body, "aa");
     }
     let both = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n\
@@ -206,24 +178,18 @@ async fn a_connection_is_kept_over_requests_and_pipelined_ones_are_answered_in_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_snapshot_is_refused_whole_and_the_old_one_serves() {
-    let proxy = proxy().await;
+    let proxy = Proxy::new().await;
     let app = says("old").await;
-    proxy
-        .apply_as(5, vec![route("a.test", "/", &[&app.target])])
-        .await
-        .unwrap();
-    let twice = vec![
-        route("a.test", "/", &[&app.target]),
-        route("a.test", "/", &[&app.target]),
-    ];
-    let fault = proxy.apply_as(6, twice).await.unwrap_err();
+    let old = || route("a.test", "/", &[&app.target]);
+    proxy.apply_as(5, vec![old()]).await.unwrap();
+    let fault = proxy.apply_as(6, vec![old(), old()]).await.unwrap_err();
     assert_eq!(fault.code, Code::Invalid);
     let fault = proxy.apply_as(4, vec![]).await.unwrap_err();
     assert_eq!(fault.code, Code::Busy);
     assert!(fault.what.contains('5'), "{fault:?}");
     assert_eq!(proxy.get("a.test", "/").await.body, "old");
     let (_, state) = proxy.stop().await;
-    let again = proxy_in(settings(), state).await;
+    let again = Proxy::over(state).await;
     assert_eq!(again.status().await.generation, 5);
     assert_eq!(again.get("a.test", "/").await.body, "old");
 }
