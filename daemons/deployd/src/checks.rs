@@ -1,7 +1,8 @@
 //! What deployd says of itself: `temps status` and its part of `temps doctor`.
 
 use crate::engine::Engine;
-use nix::sys::statvfs::statvfs;
+use crate::reserve::free;
+use crate::store::copy;
 use temps_ipc::Fault;
 use temps_ipc::types::{Check, CheckLevel, DeploydStatus};
 
@@ -18,6 +19,8 @@ const NO_DISK: u64 = 256;
 pub async fn status(engine: &Engine) -> Result<DeploydStatus, Fault> {
     let (apps, (deployments, watching)) = engine.counts().await?;
     let mut checks = vec![disk(engine)];
+    checks.extend(wrong_configuration(engine));
+    checks.extend(damaged_database(engine));
     checks.extend(engine.runtime_checks().await);
     checks.extend(engine.dying_checks().await?);
     checks.push(match engine.proxy_check().await {
@@ -50,9 +53,34 @@ pub(crate) fn check(name: &str, level: CheckLevel, what: &str, hint: &str) -> Ch
     }
 }
 
+fn wrong_configuration(engine: &Engine) -> Option<Check> {
+    let problem = engine.settings().problem.as_ref()?;
+    Some(check(
+        "deployd.toml",
+        CheckLevel::Failed,
+        &format!("the configuration is wrong: {problem}; the last good one is used"),
+        "mend it: temps-deployd reads it at its next start",
+    ))
+}
+
+/// A database that had to be replaced is told until somebody removes what is kept of it.
+fn damaged_database(engine: &Engine) -> Option<Check> {
+    let kept = copy::damaged(&engine.paths().database()).pop()?;
+    let what = format!(
+        "the database was found damaged and replaced by its last good copy; the damaged one is {}",
+        kept.display()
+    );
+    Some(check(
+        "database",
+        CheckLevel::Warning,
+        &what,
+        "see that nothing of the last changes is missing and that the disk is sound, then remove that file",
+    ))
+}
+
 fn disk(engine: &Engine) -> Check {
     let state = engine.paths().state();
-    let Ok(disk) = statvfs(state) else {
+    let Some(free) = free(&engine.paths().database()) else {
         return check(
             "disk",
             CheckLevel::Warning,
@@ -60,7 +88,7 @@ fn disk(engine: &Engine) -> Check {
             "",
         );
     };
-    let free = (disk.blocks_available() * disk.fragment_size()) >> 20;
+    let free = free >> 20;
     let what = format!("{free} MiB free at {}", state.display());
     let hint = "free some space: builds and uploads are refused below 256 MiB";
     match free {

@@ -47,6 +47,9 @@ pub struct Settings {
     pub upload_limit: u64,
     /// Memory limit of an instance on the docker runtime, in MiB.
     pub memory_limit: u64,
+    /// What is wrong with the files, if these are the last good settings instead.
+    #[serde(skip)]
+    pub problem: Option<String>,
 }
 
 /// The scheme of a URL.
@@ -80,6 +83,7 @@ impl Default for Settings {
             keep_releases: 5,
             upload_limit: 2048,
             memory_limit: 512,
+            problem: None,
         }
     }
 }

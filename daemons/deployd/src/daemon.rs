@@ -10,8 +10,8 @@ use crate::engine::{Engine, Parts};
 use crate::event;
 use crate::port::{Runtime, Runtimes};
 use crate::rpc::Rpc;
-use crate::store::Store;
 use crate::store::seal::Seal;
+use crate::store::{Store, StoreError, copy};
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use temps_unit::shutdown::Signals;
 use temps_unit::task::Supervisor;
 use temps_unit::watchdog::Watchdog;
 use temps_unit::{config, creds, journal, notify};
-use tracing::{error, info};
+use tracing::{debug, error, info, warn};
 
 /// Name of the control socket among the passed ones.
 pub const CONTROL: &str = "deployd";
@@ -93,15 +93,20 @@ fn prepare(mut listeners: Listeners) -> Result<Start, (Exit, String)> {
     let control = listeners.take_unix(CONTROL).map_err(usage)?;
     let upload = listeners.take_unix(UPLOAD).map_err(usage)?;
     listeners.finish().map_err(usage)?;
-    let settings: Settings = config::load("deployd", &config::directories())
-        .map_err(|problem| (Exit::Config, problem.to_string()))?;
-    settings
-        .check()
-        .map_err(|problem| (Exit::Config, format!("deployd.toml: {problem}")))?;
     let dirs = Dirs::from_env().map_err(|problem| (Exit::Config, problem.to_string()))?;
     let state = dirs
         .state()
         .map_err(|problem| (Exit::Config, problem.to_string()))?;
+    let found =
+        config::load_or_last_good("deployd", &config::directories(), state, Settings::check)
+            .map_err(|problem| (Exit::Config, problem.to_string()))?;
+    if let Some(problem) = &found.problem {
+        error!("the configuration is wrong: {problem}; the last good one is used");
+    }
+    let settings = Settings {
+        problem: found.problem,
+        ..found.settings
+    };
     let paths = Paths::new(state);
     paths.create().map_err(|problem| {
         (
@@ -129,16 +134,34 @@ fn seal(paths: &Paths) -> Result<Seal, String> {
     Seal::new(secret.expose()).map_err(|problem| problem.to_string())
 }
 
+/// The database, with the room that it may use on a full disk.
+fn open_store(paths: &Paths) -> Result<Store, (Exit, String)> {
+    let reserve = paths.reserve();
+    // Opening writes.
+    reserve.spend_if_full();
+    let (store, restored) = copy::open_or_restore(&paths.database()).map_err(|problem| {
+        temps_unit::event!(error, event::STORE_UNUSABLE,
+            "the database cannot be used: {problem}; routes keep being served, deployments are not possible; \
+             restore {} from a backup, or move the state directory away to start empty", paths.database().display());
+        (Exit::Config, problem.to_string())
+    })?;
+    if let Some(restored) = restored {
+        temps_unit::event!(
+            error,
+            event::STORE_RESTORED,
+            "{}; its last good copy is used instead: the changes of the last seconds may be missing; what was damaged is kept as {}",
+            restored.why,
+            restored.damaged.display()
+        );
+    }
+    Ok(store.with_reserve(reserve))
+}
+
 fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, String)> {
     let Start {
         settings, paths, ..
     } = start;
-    let store = Store::open(&paths.database()).map_err(|problem| {
-        temps_unit::event!(error, event::STORE_UNUSABLE,
-            "the database cannot be used: {problem}; routes keep being served, deployments are not possible; \
-             restore {} from a backup, or move it away to start empty", paths.database().display());
-        (Exit::Config, problem.to_string())
-    })?;
+    let store = open_store(paths)?;
     let seal = seal(paths).map_err(|problem| (Exit::Config, problem))?;
     let docker = DockerSettings {
         socket: settings.docker_socket.clone(),
@@ -227,7 +250,7 @@ async fn run(start: Start) -> ExitCode {
     let beat = watchdog.register("engine").every(BEAT);
     let dog_stop = tokio_util::sync::CancellationToken::new();
     let dog = tokio::spawn(watchdog.run(dog_stop.clone()));
-    let status = tokio::spawn(tell_status(engine.clone(), beat));
+    let mut status = tokio::spawn(tell_status(engine.clone(), beat));
     notify::ready();
     temps_unit::event!(
         info,
@@ -241,6 +264,14 @@ async fn run(start: Start) -> ExitCode {
             () = idle.expired() => {
                 info!("nothing to do: ending until the next call");
                 break Exit::Success;
+            }
+            damaged = &mut status => {
+                // The next start replaces it by its last good copy.
+                match damaged {
+                    Ok(damaged) => error!("{damaged}"),
+                    Err(defect) => error!(%defect, "the status is not told any more"),
+                }
+                break Exit::Internal;
             }
             failure = supervisor.failed() => {
                 error!("{failure}");
@@ -261,24 +292,36 @@ async fn run(start: Start) -> ExitCode {
         error!("some deployments could not be left in time; the next start takes them up");
     }
     status.abort();
+    if let Err(problem) = engine.tend_store().await {
+        warn!(%problem, "the last good copy of the database is older than it");
+    }
     dog_stop.cancel();
     let _ = dog.await;
     exit.into()
 }
 
-/// Keeps the unit's status line true, and proves that the engine's database answers.
-async fn tell_status(engine: Engine, mut beat: temps_unit::watchdog::Ticker) {
+/// Keeps the unit's status line true, proves that the engine's database answers, and keeps its copy;
+/// ends when the database is found damaged.
+async fn tell_status(engine: Engine, mut beat: temps_unit::watchdog::Ticker) -> StoreError {
     let mut said = String::new();
     loop {
         // Only after the database answered does the next beat come: a wedged store is noticed.
-        if let Ok((apps, (deployments, watching))) = engine.counts().await {
-            let line = format!(
-                "{apps} apps, {deployments} deployments under way, {watching} releases watched"
-            );
-            if line != said {
-                notify::status(&line);
-                said = line;
+        match engine.counts().await {
+            Ok((apps, (deployments, watching))) => {
+                let line = format!(
+                    "{apps} apps, {deployments} deployments under way, {watching} releases watched"
+                );
+                if line != said {
+                    notify::status(&line);
+                    said = line;
+                }
             }
+            Err(problem) => warn!(%problem, "the database does not answer"),
+        }
+        match engine.tend_store().await {
+            Ok(()) => {}
+            Err(problem) if problem.is_damage() => return problem,
+            Err(problem) => debug!(%problem, "the database is not copied now"),
         }
         beat.tick().await;
     }

@@ -37,8 +37,9 @@ pub mod worker;
 
 use crate::config::Settings;
 use crate::port::{Builder, ProxyPort, Runtimes};
-use crate::store::Store;
+use crate::reserve::Reserve;
 use crate::store::seal::Seal;
+use crate::store::{Store, StoreError};
 use paths::Paths;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -152,6 +153,17 @@ impl Engine {
     pub async fn stopped(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Brings the database's last good copy up to date, and keeps room for a full disk.
+    ///
+    /// # Errors
+    /// When it cannot be copied; [`StoreError::is_damage`] tells why that matters.
+    pub async fn tend_store(&self) -> Result<(), StoreError> {
+        let reserves = [self.paths.removal_reserve(), self.paths.reserve()];
+        // Blocking work is not cancelled, so this only fails if it panics.
+        let _ = tokio::task::spawn_blocking(move || reserves.iter().for_each(Reserve::keep)).await;
+        self.store.save_copy().await.map(drop)
     }
 
     /// The settings.

@@ -25,8 +25,11 @@ pub const DESTROYED: MessageId = MessageId::new("2291e401cc7d49d287aab790161e901
 /// The database cannot be used.
 pub const STORE_UNUSABLE: MessageId = MessageId::new("9555f158956f44859a9542d1d708728a");
 
+/// A damaged database was replaced by its last good copy.
+pub const STORE_RESTORED: MessageId = MessageId::new("1c3182f0a73246fb970b38f0fba2123f");
+
 /// Every id of this daemon, for the catalog.
-pub const ALL: [MessageId; 8] = [
+pub const ALL: [MessageId; 9] = [
     STARTED,
     LIVE,
     REFUSED,
@@ -35,6 +38,7 @@ pub const ALL: [MessageId; 8] = [
     RECONCILED,
     DESTROYED,
     STORE_UNUSABLE,
+    STORE_RESTORED,
 ];
 
 pub(crate) fn phase(app: &App, deployment: &Deployment) {

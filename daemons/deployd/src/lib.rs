@@ -18,6 +18,7 @@ pub mod engine;
 pub mod event;
 pub mod logfile;
 pub mod port;
+pub mod reserve;
 pub mod rpc;
 pub mod standalone;
 pub mod store;

@@ -3,16 +3,19 @@
 //! when it returns.
 //!
 //! Rules: deployd is its only user; a step of a deployment is written here before it is taken;
-//! secrets are sealed before they come here ([`seal`]).
+//! secrets are sealed before they come here ([`seal`]); a damaged file is replaced by its last good
+//! copy ([`copy`]).
 
 pub mod app;
 pub mod audit;
+pub mod copy;
 pub mod deployment;
 pub mod instance;
 pub mod release;
 pub mod schema;
 pub mod seal;
 
+use crate::reserve::Reserve;
 use rusqlite::{Connection, OpenFlags};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,22 @@ pub enum StoreError {
         path: PathBuf,
         /// The cause.
         source: rusqlite::Error,
+    },
+    /// A file of it cannot be used.
+    #[error("{path} cannot be used: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The file is a database, and broken.
+    #[error("the database {path} is damaged: {found}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite's check says first.
+        found: String,
     },
     /// Written by a newer version.
     #[error("the database has schema {found}, this version knows {known}")]
@@ -61,16 +80,21 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the file itself is damaged, so that starting with it makes no sense.
-    pub fn is_corruption(&self) -> bool {
+    /// Whether the file's bytes are damaged.
+    pub fn is_damage(&self) -> bool {
         match self {
             StoreError::Sqlite { source, .. } => matches!(
                 source.sqlite_error_code(),
                 Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
             ),
-            StoreError::Newer { .. } | StoreError::Row { .. } => true,
+            StoreError::Damaged { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether this version can do nothing with what is stored.
+    fn is_unusable(&self) -> bool {
+        self.is_damage() || matches!(self, StoreError::Newer { .. } | StoreError::Row { .. })
     }
 }
 
@@ -89,7 +113,7 @@ impl From<StoreError> for Fault {
                 Fault::new(Code::NoSpace, "the disk is full: nothing was changed")
                     .hint("free some space, then try again; `temps doctor` shows what is left")
             }
-            _ if error.is_corruption() => Fault::new(Code::Config, what)
+            _ if error.is_unusable() => Fault::new(Code::Config, what)
                 .hint("routes keep being served; restore the state directory from a backup"),
             _ => Fault::internal(what),
         }
@@ -101,13 +125,16 @@ impl From<StoreError> for Fault {
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
     path: Arc<Path>,
+    /// SQLite's count of changes at the last copy.
+    saved: Arc<Mutex<Option<u64>>>,
+    reserve: Option<Reserve>,
 }
 
 impl Store {
     /// Opens (or makes) the database at `path` and brings it to this version's schema.
     ///
     /// # Errors
-    /// See [`StoreError`]; [`StoreError::is_corruption`] tells a damaged file.
+    /// See [`StoreError`]; [`StoreError::is_damage`] tells a damaged file.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let fail = |source| StoreError::Sqlite {
             path: path.to_owned(),
@@ -126,10 +153,22 @@ impl Store {
                 known: schema::VERSION,
             });
         }
+        check(&connection, path)?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             path: path.into(),
+            saved: Arc::default(),
+            reserve: None,
         })
+    }
+
+    /// The same store, which gives up `reserve` when the disk is full and something is written.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self {
+            reserve: Some(reserve),
+            ..self
+        }
     }
 
     /// Runs `work` in one transaction on a thread that may block; committed if it succeeds.
@@ -142,7 +181,11 @@ impl Store {
         F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, RowError> + Send + 'static,
     {
         let connection = Arc::clone(&self.connection);
+        let reserve = self.reserve.clone();
         let done = tokio::task::spawn_blocking(move || {
+            if let Some(reserve) = reserve {
+                reserve.spend_if_full();
+            }
             // A panic in a closure rolled its transaction back, so the connection stays usable.
             let mut connection = connection
                 .lock()
@@ -191,6 +234,24 @@ impl Store {
             RowError::Busy(what) => StoreError::Busy(what),
         }
     }
+}
+
+/// Reads every page once: damage in the middle is otherwise met by whoever needs that page.
+/// A database of a thousand releases is some MB.
+fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let found: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|source| StoreError::Sqlite {
+            path: path.to_owned(),
+            source,
+        })?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(StoreError::Damaged {
+        path: path.to_owned(),
+        found: found.lines().collect::<Vec<_>>().join("; "),
+    })
 }
 
 /// Makes a new database readable by this user only, whatever the umask; SQLite gives the files
@@ -272,7 +333,7 @@ mod tests {
         let path = directory.path().join("deployd.db");
         std::fs::write(&path, vec![b'x'; 8192]).unwrap();
         let error = Store::open(&path).err().unwrap();
-        assert!(error.is_corruption(), "{error}");
+        assert!(error.is_damage(), "{error}");
         assert_eq!(Fault::from(error).code, Code::Config);
     }
 

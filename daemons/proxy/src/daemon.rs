@@ -4,6 +4,7 @@
 //! adopt -> configuration -> stored routes, authority -> accepting -> READY=1
 //!   SIGTERM: stop accepting -> drain (see http::live) -> the rest is cut -> exit 0
 //!   SIGHUP:  timeouts and header limit are read again
+//!   a wrong configuration: the last good one goes on, also at a start
 //!   a critical task ends: exit 70, and the manager starts us again
 //! ```
 
@@ -18,13 +19,13 @@ use crate::http::front::Scheme;
 use crate::port::Alarm;
 use crate::rpc::Rpc;
 use crate::spool::Spool;
-use crate::status::Status;
+use crate::status::{Problem, Status};
 use arc_swap::ArcSwap;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parts::{Parts, parts};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub struct Start {
     pub control: UnixListener,
     /// The configuration.
     pub settings: Settings,
+    /// What is wrong with the files, if these are the last good settings instead.
+    pub problem: Problem,
     /// The state directory.
     pub state: PathBuf,
 }
@@ -153,17 +156,27 @@ fn prepare(mut listeners: Listeners) -> Result<Start, Failed> {
         return Err((Exit::Usage, problem));
     }
     let configured = |error: &dyn std::fmt::Display| (Exit::Config, error.to_string());
-    let settings =
-        config::load(settings::NAME, &config::directories()).map_err(|error| configured(&error))?;
     let dirs = Dirs::from_env().map_err(|error| configured(&error))?;
     let state = dirs.state().map_err(|error| configured(&error))?.to_owned();
+    let found = read_settings(&state).map_err(|error| configured(&error))?;
+    let problem = Problem::default();
+    if let Some(wrong) = found.problem {
+        tracing::error!("the configuration is wrong: {wrong}; the last good one is used");
+        problem.store(Some(Arc::new(wrong)));
+    }
     Ok(Start {
         http,
         https,
         control,
-        settings,
+        settings: found.settings,
+        problem,
         state,
     })
+}
+
+fn read_settings(state: &Path) -> Result<config::Found<Settings>, config::ConfigError> {
+    let directories = config::directories();
+    config::load_or_last_good(settings::NAME, &directories, state, |_| Ok(()))
 }
 
 async fn run(start: Start) -> Exit {
@@ -198,6 +211,7 @@ pub async fn serve(
     // Ends after the drain: what requests still need is kept until then.
     let over = CancellationToken::new();
     let spool = spool(&start, &supervisor, &over);
+    let (problem, state) = (Arc::clone(&start.problem), start.state.clone());
     let parts = match parts(&start, spool).await {
         Ok(parts) => parts,
         Err((exit, problem)) => {
@@ -231,7 +245,10 @@ pub async fn serve(
         let (timeouts, bytes) = (Arc::clone(&parts.timeouts), Arc::clone(&parts.header_bytes));
         supervisor.critical(
             "reload",
-            until(over.clone(), reload(reloads, timeouts, bytes)),
+            until(
+                over.clone(),
+                reload(reloads, timeouts, bytes, problem, state),
+            ),
         );
     }
     temps_unit::event!(
@@ -368,26 +385,34 @@ async fn reload(
     mut reloads: Reloads,
     timeouts: Arc<ArcSwap<settings::Timeouts>>,
     header_bytes: Arc<ArcSwap<usize>>,
+    problem: Problem,
+    state: PathBuf,
 ) {
     loop {
         reloads.next().await;
         notify::reloading();
-        let read = tokio::task::spawn_blocking(|| {
-            config::load::<Settings>(settings::NAME, &config::directories())
-        });
-        match read.await {
-            Ok(Ok(fresh)) => {
+        let state = state.clone();
+        let read = tokio::task::spawn_blocking(move || read_settings(&state)).await;
+        let wrong = match read {
+            Ok(Ok(config::Found {
+                settings: fresh,
+                problem: None,
+            })) => {
                 timeouts.store(Arc::new(fresh.timeouts));
                 header_bytes.store(Arc::new(fresh.limits.header_bytes));
                 tracing::info!(
                     "timeouts and header limit were read again; the rest follows a restart"
                 );
+                None
             }
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the configuration is wrong; the one before stays")
-            }
-            Err(error) => tracing::error!(%error, "the configuration could not be read again"),
+            Ok(Ok(found)) => found.problem,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(wrong) = &wrong {
+            tracing::error!("the configuration is wrong: {wrong}; the one before stays");
         }
+        problem.store(wrong.map(Arc::new));
         notify::ready();
     }
 }

@@ -5,9 +5,13 @@ use crate::engine::table::UNHEALTHY_AFTER;
 use crate::http::live::Live;
 use crate::spool::Spool;
 use crate::tls::certificates::Certificates;
+use arc_swap::ArcSwapOption;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use temps_ipc::types::{Check, CheckLevel, ProxyStatus, Timestamp};
+
+/// What is wrong with the configuration files as they are now.
+pub type Problem = Arc<ArcSwapOption<String>>;
 
 /// Everything a status is made of.
 pub struct Status {
@@ -19,6 +23,8 @@ pub struct Status {
     pub certificates: Arc<Certificates>,
     /// Access events.
     pub spool: Spool,
+    /// What is wrong with the configuration files, if the settings are those before.
+    pub problem: Problem,
     /// When this process started.
     pub started_at: Timestamp,
     /// Where HTTP is served.
@@ -64,7 +70,19 @@ impl Status {
     }
 
     fn checks(&self) -> Vec<Check> {
-        vec![self.routes(), self.targets(), self.access_events()]
+        let mut checks = vec![self.routes(), self.targets(), self.access_events()];
+        checks.extend(self.configuration());
+        checks
+    }
+
+    fn configuration(&self) -> Option<Check> {
+        let problem = self.problem.load_full()?;
+        Some(check(
+            "proxy.toml",
+            CheckLevel::Failed,
+            format!("the configuration is wrong: {problem}; the last good one is used"),
+            "mend it, then reload temps-proxy",
+        ))
     }
 
     fn routes(&self) -> Check {

@@ -12,8 +12,10 @@
 //!
 //! [`parse`] is pure; [`load`] only finds the files. Secrets do not belong here: see [`crate::creds`].
 
+mod last_good;
 mod merge;
 
+pub use last_good::{Found, load_or_last_good};
 use merge::Sources;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;

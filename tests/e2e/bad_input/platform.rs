@@ -4,7 +4,6 @@ use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::Duration;
 
 use harness::command::{self, Output};
 use harness::temps::binary;
@@ -112,7 +111,7 @@ fn a_configuration_the_proxy_cannot_read_ends_the_start() {
 }
 
 #[test]
-fn a_configuration_deployd_cannot_read_is_said_and_mended_without_a_restart() {
+fn a_wrong_configuration_leaves_the_last_good_one_also_at_a_start() {
     let mut world = World::up();
     let good = world
         .live("shop", "python", "healthy", &["--watch", "1s"])
@@ -125,37 +124,43 @@ fn a_configuration_deployd_cannot_read_is_said_and_mended_without_a_restart() {
     ] {
         std::fs::write(&file, text).unwrap();
         let old = world.temps().kill_daemon("deployd").unwrap();
-        let is_told = within(PATIENCE, || {
-            let log = world.temps().log();
-            log.contains(said) && log.contains("temps-deployd exited with status 78")
-        });
-        assert!(is_told, "{}", world.temps().log());
-        assert_eq!(world.get("shop", "/").release(), good, "routes serve on");
-        std::fs::write(&file, "").unwrap();
-        let is_back = || world.run(["app", "list"]).is_success();
-        assert!(within(Duration::from_secs(20), is_back));
+        assert!(within(PATIENCE, || world.run(["app", "list"]).is_success()));
         assert_ne!(world.temps().daemon_pid("deployd"), Some(old));
+        assert_wrong(&world, "deployd.toml", said);
+        assert_eq!(world.get("shop", "/").release(), good, "routes serve on");
     }
-    // At a start, what is routed is served all the same.
+    let proxy = world.deployd_state().join("../config/proxy.toml");
+    let right = std::fs::read(&proxy).unwrap();
+    std::fs::write(&proxy, "colour = 1\n").unwrap();
     assert_eq!(world.temps_mut().stop().unwrap(), 0);
-    std::fs::write(&file, "wach = \"1s\"\n").unwrap();
     world
         .start_on(Some(ports))
-        .expect("it is ready without deployd");
-    assert!(
-        world.temps().log().contains("nothing can be deployed"),
-        "{}",
-        world.temps().log()
-    );
-    let status = world.run(["status"]);
-    println!(
-        "status: exit {}: {}",
-        status.status,
-        status.stderr.trim().replace('\n', " | ")
-    );
-    assert_eq!(status.status, 69);
+        .expect("it starts with what was right");
+    assert_eq!(world.get("shop", "/").release(), good, "apps are back");
+    assert_wrong(&world, "deployd.toml", "builds-at-once");
+    assert_wrong(&world, "proxy.toml", "colour");
+    std::fs::write(&proxy, right).unwrap();
     std::fs::write(&file, "").unwrap();
-    assert!(within(Duration::from_secs(20), || world
-        .run(["app", "list"])
-        .is_success()));
+    assert_eq!(world.temps_mut().stop().unwrap(), 0);
+    world.start_on(Some(ports)).unwrap();
+    let doctor = world.run(["doctor"]).stdout;
+    assert!(!doctor.contains("the configuration is wrong"), "{doctor}");
+}
+
+/// The mistake is in the log and in `temps doctor`, which fails.
+fn assert_wrong(world: &World, file: &str, said: &str) {
+    let log = world.temps().log();
+    assert!(
+        log.contains(said) && log.contains("the last good one is used"),
+        "{log}"
+    );
+    let doctor = world.run(["doctor"]);
+    let line = doctor
+        .stdout
+        .lines()
+        .find(|line| line.contains(&format!("{file}: the configuration is wrong")));
+    assert!(
+        doctor.status == 1 && line.is_some_and(|line| line.contains(said)),
+        "{doctor:?}"
+    );
 }

@@ -1,11 +1,13 @@
 //! Stored state that is damaged, and a disk that is full.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use harness::app;
+use harness::{app, http};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::world::{PATIENCE, Setup, World, within};
 
@@ -62,21 +64,76 @@ fn a_damaged_snapshot_is_set_aside_and_made_anew() {
     println!("{} damaged files are kept for people", kept.count());
 }
 
+/// The process that answers for `shop`.
+fn pid(world: &World) -> Option<i32> {
+    let temps = world.temps();
+    let answer = http::get(temps.http(), &temps.host("shop"), "/").ok()?;
+    i32::try_from(answer.json().ok()?["pid"].as_i64()?).ok()
+}
+
+/// Writes what is no database over the files of one.
+fn ruin(path: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        let _ = std::fs::remove_file(beside);
+    }
+    std::fs::write(path, [0x5A; 8192]).unwrap();
+}
+
 #[test]
-fn with_a_damaged_database_routes_serve_and_commands_say_what_to_do() {
+fn a_damaged_database_is_replaced_by_its_last_good_copy() {
+    let mut world = World::up();
+    let release = world.live("shop", "python", "healthy", SHORT).release;
+    world.settled("shop");
+    world.ok(["env", "set", "shop", "COLOUR=red"]);
+    let database = world.deployd_state().join("deployd.db");
+    let copy = world.deployd_state().join("deployd.db.last-good");
+    let ports = (world.temps().http(), world.temps().https());
+    // While it runs: deployd is killed, and finds the damage at its next start.
+    let settled = std::fs::metadata(&copy).unwrap().modified().unwrap();
+    world.ok(["env", "set", "shop", "SIZE=large"]);
+    let is_copied = || std::fs::metadata(&copy).unwrap().modified().unwrap() > settled;
+    assert!(within(PATIENCE, is_copied));
+    let load = world.light_load("shop");
+    world.temps().kill_daemon("deployd").unwrap();
+    ruin(&database);
+    assert!(within(PATIENCE, || world.run(["app", "list"]).is_success()));
+    let variables = world.ok(["env", "list", "shop"]).stdout;
+    assert!(
+        variables.contains("COLOUR") && variables.contains("SIZE"),
+        "{variables}"
+    );
+    let report = load.stop_blocking();
+    println!("{report}");
+    report.assert_no_failure();
+    // Over a start of everything: the app is back too.
+    assert_eq!(world.temps_mut().stop().unwrap(), 0);
+    ruin(&database);
+    world.start_on(Some(ports)).unwrap();
+    assert_eq!(world.get("shop", "/").release(), release);
+    let log = world.temps().log();
+    assert!(log.contains("its last good copy is used"), "{log}");
+    let doctor = world.run(["doctor"]).stdout;
+    assert!(doctor.contains("deployd.db.damaged-"), "{doctor}");
+    let next = world.live("shop", "python", "healthy", SHORT).release;
+    assert_ne!(next, release);
+    world.only(&[&next]);
+}
+
+#[test]
+fn with_a_damaged_database_and_copy_routes_serve_and_commands_say_what_to_do() {
     let world = World::up();
     let release = world.live("shop", "python", "healthy", SHORT).release;
     world.settled("shop");
     let load = world.light_load("shop");
     let database = world.deployd_state().join("deployd.db");
-    let whole = std::fs::read(&database).unwrap();
-    for beside in ["deployd.db-wal", "deployd.db-shm"] {
-        let _ = std::fs::remove_file(world.deployd_state().join(beside));
-    }
-    let mut file = File::create(&database).unwrap();
-    file.write_all(&[0x5A; 8192]).unwrap();
-    drop(file);
+    let copy = world.deployd_state().join("deployd.db.last-good");
+    assert!(within(PATIENCE, || copy.exists()));
+    let whole = std::fs::read(&copy).unwrap();
     world.temps().kill_daemon("deployd").unwrap();
+    ruin(&database);
+    ruin(&copy);
     let is_told = within(PATIENCE, || {
         world
             .temps()
@@ -123,7 +180,7 @@ fn with_a_damaged_database_routes_serve_and_commands_say_what_to_do() {
 }
 
 #[test]
-fn a_full_disk_refuses_deployments_and_stops_nothing() {
+fn a_full_disk_refuses_deployments_stops_nothing_and_has_a_way_out() {
     let setup = Setup {
         tmpfs: Some("400m"),
         ..Setup::default()
@@ -132,6 +189,8 @@ fn a_full_disk_refuses_deployments_and_stops_nothing() {
         println!("SKIPPED: a tmpfs cannot be mounted here");
         return;
     };
+    let site = app::make("static", "healthy", "v1").unwrap();
+    world.ok(["deploy", "site", "--static", site.arg()]);
     let release = world.live("shop", "python", "healthy", SHORT).release;
     world.settled("shop");
     let load = world.light_load("shop");
@@ -180,6 +239,20 @@ fn a_full_disk_refuses_deployments_and_stops_nothing() {
         "{doctor:?}"
     );
     assert_eq!(world.get("shop", "/").release(), release);
+    let report = load.stop_blocking();
+    println!("{report}");
+    report.assert_no_failure();
+    // What dies is started again all the same, and an app can be removed to make room.
+    let old = pid(&world).expect("it answers");
+    kill(Pid::from_raw(old), Signal::SIGKILL).unwrap();
+    let is_back = || pid(&world).is_some_and(|new| new != old);
+    assert!(
+        within(Duration::from_secs(60), is_back),
+        "{}",
+        world.temps().log()
+    );
+    fill(u64::MAX);
+    world.ok(["app", "destroy", "site", "--yes"]);
     std::fs::remove_file(&ballast).unwrap();
     let next = world
         .deploy_path("shop", made.path(), SHORT)
@@ -187,7 +260,4 @@ fn a_full_disk_refuses_deployments_and_stops_nothing() {
         .unwrap()
         .release;
     world.only(&[&next]);
-    let report = load.stop_blocking();
-    println!("{report}");
-    report.assert_no_failure();
 }

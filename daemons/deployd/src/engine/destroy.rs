@@ -28,6 +28,9 @@ impl Engine {
     /// cannot be stopped now. Then it is routed no more, and a reconciliation removes the rest.
     pub async fn app_destroy(&self, name: AppName, actor: Actor, uid: u32) -> Result<(), Fault> {
         let _busy = self.idle.busy();
+        let reserve = self.paths.removal_reserve();
+        // Blocking work is not cancelled, so this only fails if it panics.
+        let _ = tokio::task::spawn_blocking(move || reserve.spend_if_full()).await;
         let app = self
             .store
             .write(move |tx| {

@@ -1,7 +1,8 @@
 //! Where deployd keeps files below its state directory.
 //!
 //! ```text
-//! deployd.db            the database
+//! deployd.db            the database, with its last good copy beside it
+//! reserve*              room kept for a full disk
 //! key                   the sealing key, unless systemd gives it as a credential
 //! uploads/TICKET        archives that no deployment has taken yet
 //! material/REL.tar      the archive that a release is being made from
@@ -11,6 +12,7 @@
 //! instances/            the process runtime's own
 //! ```
 
+use crate::reserve::{self, Reserve};
 use std::path::{Path, PathBuf};
 use temps_ipc::id::{InstanceId, ReleaseId};
 
@@ -58,6 +60,16 @@ impl Paths {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.state.join("deployd.db")
+    }
+
+    /// Room kept for what must be written on a full disk.
+    pub fn reserve(&self) -> Reserve {
+        Reserve::new(self.state.join("reserve"), reserve::GENERAL)
+    }
+
+    /// Room kept for the removal of an app on a full disk.
+    pub fn removal_reserve(&self) -> Reserve {
+        Reserve::new(self.state.join("reserve-removal"), reserve::REMOVAL)
     }
 
     /// The sealing key.

@@ -63,6 +63,7 @@ pub(super) async fn parts(start: &Start, spool: Spool) -> Result<Parts, Failed> 
         live: Arc::clone(&live),
         certificates: Arc::clone(&certificates),
         spool,
+        problem: Arc::clone(&start.problem),
         started_at: Timestamp::now(),
         http: start
             .http
