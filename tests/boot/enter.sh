@@ -1,0 +1,37 @@
+#!/bin/sh
+# Does something in a root that stays as it is: enter.sh LOWER LAYER TESTS run COMMAND...
+#                                                enter.sh LOWER LAYER TESTS boot
+#
+# What is written goes to LAYER/upper, so that a next call goes on from there; LAYER/out is /srv/out
+# inside, TESTS is /srv/tests. To be called by `unshare --mount`: nothing that is mounted here is seen
+# elsewhere, and all of it goes when the last process ends.
+set -eu
+lower=$1 layer=$2 tests=$3 what=$4
+shift 4
+
+mount --make-rprivate /
+mkdir -p "$layer/upper" "$layer/work" "$layer/root" "$layer/out"
+root=$layer/root
+if ! mount -t overlay overlay -o "lowerdir=$lower,upperdir=$layer/upper,workdir=$layer/work" "$root" 2>/dev/null; then
+    # Where overlays cannot be stacked, a copy does.
+    root=$layer/copy
+    [ -d "$root" ] || cp -a --reflink=auto "$lower" "$root"
+fi
+
+case $what in
+run)
+    mount --bind /dev "$root/dev"
+    mount -t proc proc "$root/proc"
+    exec chroot "$root" "$@"
+    ;;
+boot)
+    # On a host with the old hierarchies, systemd gets a view of the new one alone.
+    umount -R /sys/fs/cgroup 2>/dev/null || true
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    # What systemd-nspawn leaves in /run goes with it.
+    mount -t tmpfs tmpfs /run
+    exec systemd-nspawn --quiet --keep-unit --register=no --machine="temps-test-$$" \
+        --directory="$root" --private-network --link-journal=no --resolv-conf=off \
+        --bind-ro="$tests:/srv/tests" --bind="$layer/out:/srv/out" --boot
+    ;;
+esac
