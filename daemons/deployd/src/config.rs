@@ -1,9 +1,10 @@
 //! `deployd.toml`: what the administrator chose.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
 use temps_ipc::types::{AppName, Host};
+use temps_unit::duration;
 
 /// The settings of temps-deployd. Durations are texts such as `30s`, `2m` or `500ms`.
 #[derive(Debug, Clone, Deserialize)]
@@ -25,19 +26,19 @@ pub struct Settings {
     /// The container engine's socket.
     pub docker_socket: PathBuf,
     /// How long an instance may take to become healthy, unless its deployment says otherwise.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub health_timeout: Duration,
     /// How long a release is watched after the switch, unless its deployment says otherwise.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub watch: Duration,
     /// How long requests to the old instance may take to end before they are cut.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub drain_timeout: Duration,
     /// How long an instance may take to end after SIGTERM before it is killed.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub stop_grace: Duration,
     /// How long without work until the daemon ends; systemd starts it again when it is called.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration::deserialize")]
     pub idle: Duration,
     /// Builds side by side.
     pub builds_at_once: usize,
@@ -125,30 +126,6 @@ impl Settings {
     }
 }
 
-/// Reads `90s`, `2m`, `1h`, `500ms`.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "`{text}` is not a duration: write 500ms, 30s, 2m or 1h"
-        ))
-    })
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    Some(Duration::from_millis(number.checked_mul(millis)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,9 +169,10 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
-        assert_eq!(parse_duration("2"), None);
-        assert_eq!(parse_duration("99999999999999999999h"), None);
+        let watch = |text| parse(&format!("watch = \"{text}\"")).map(|settings| settings.watch);
+        assert_eq!(watch("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(watch("2m"), Ok(Duration::from_secs(120)));
+        assert!(watch("2").is_err());
+        assert!(watch("99999999999999999999h").is_err());
     }
 }

@@ -1,8 +1,10 @@
 //! `proxy.toml`: everything has a default. Durations are texts such as `30s`, `2m` or `250ms`.
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::path::PathBuf;
 use std::time::Duration;
+use temps_unit::duration;
 
 /// Name of the configuration, without `.toml`.
 pub const NAME: &str = "proxy";
@@ -19,10 +21,10 @@ pub struct Settings {
     /// Where deployd listens, for the report of a bad target.
     pub deployd_socket: PathBuf,
     /// How long requests in flight may take after SIGTERM. Below the unit's `TimeoutStopSec=`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub drain_deadline: Duration,
     /// How long connections without a request are kept after SIGTERM, since one may be on its way.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub fresh_grace: Duration,
     /// See [`Timeouts`].
     pub timeouts: Timeouts,
@@ -39,29 +41,29 @@ pub struct Settings {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Timeouts {
     /// A client's whole request header, from its first byte.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub client_header: Duration,
     /// A client between requests, and before its first. As nginx and browsers: a minute.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub client_idle: Duration,
     /// A client that sends a body, or takes an answer: between two reads or writes.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub client_body: Duration,
     /// A TLS handshake, from its first byte.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub handshake: Duration,
     /// A connection to a target: on the same machine, so even a full queue answers sooner.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub connect: Duration,
     /// A target's next bytes, the first included. As nginx's `proxy_read_timeout`.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub read: Duration,
     /// The same for WebSockets and event streams, which are silent for long by nature.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub stream: Duration,
     /// An idle connection to a target. Below the 5 s after which Node closes its side: a request
     /// sent into that moment would be lost.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub keep: Duration,
 }
 
@@ -82,13 +84,13 @@ pub struct Limits {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Probes {
     /// Between two checks of a routed target.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub routed: Duration,
     /// Between two attempts while deployd waits for a new one.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub fresh: Duration,
     /// Between two reports of a target that stays bad.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub report: Duration,
 }
 
@@ -166,28 +168,14 @@ impl Default for Spool {
 /// A day: longer waits are mistakes.
 const LONGEST: Duration = s(86_400);
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_duration(&text).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "{text:?} is not a duration from 1ms to 24h, such as \"30s\", \"2m\" or \"250ms\""
-        ))
-    })
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().ok()?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    let duration = Duration::from_millis(number.checked_mul(millis)?);
-    (duration <= LONGEST && !duration.is_zero()).then_some(duration)
+/// How long something is waited for. Not at all is a mistake, too: nothing would work.
+fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let wait = duration::deserialize(deserializer)?;
+    if wait.is_zero() || wait > LONGEST {
+        let shown = duration::show(wait);
+        return Err(D::Error::custom(format!("{shown} is not from 1ms to 24h")));
+    }
+    Ok(wait)
 }
 
 impl Settings {

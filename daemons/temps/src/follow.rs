@@ -3,7 +3,6 @@
 //! Deployd may be restarted meanwhile; the deployment goes on by itself, and so does following it,
 //! as long as deployd comes back within [`PATIENCE`].
 
-use crate::duration;
 use crate::instance::{Instance, PATIENCE};
 use crate::output::{Done, Out, Stop, Style};
 use serde::Serialize;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use temps_ipc::Fault;
 use temps_ipc::types::{DeploymentView, LogKind, LogQuery, LogStream, Outcome, Phase, Timestamp};
 use temps_ipc::wire::client::Repeat;
+use temps_unit::duration;
 
 /// How long deployd may hold a question for what changed. Below its own limit.
 const WAIT: Duration = Duration::from_secs(15);

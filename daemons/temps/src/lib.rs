@@ -12,7 +12,6 @@ mod archive;
 pub mod cli;
 mod command;
 mod dotenv;
-mod duration;
 pub mod event;
 mod failed_unit;
 mod follow;

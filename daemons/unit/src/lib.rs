@@ -12,6 +12,7 @@
 //! | [`creds`] | credentials and key files, never in logs |
 //! | [`dirs`] | the directories systemd gives a unit |
 //! | [`config`] | TOML with drop-ins |
+//! | [`duration`] | durations as people write them |
 //! | [`journal`] | events to the journal, or readable lines on stderr |
 //! | [`task`] | a task that ends unasked ends the daemon |
 //! | [`exit`] | exit statuses |
@@ -24,6 +25,7 @@ pub mod authz;
 pub mod config;
 pub mod creds;
 pub mod dirs;
+pub mod duration;
 pub mod exit;
 pub mod idle;
 pub mod journal;

@@ -1,13 +1,13 @@
 //! `temps deploy` and `temps rollback`.
 
 use super::Format;
-use crate::duration;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 use std::time::Duration;
 use temps_ipc::id::ReleaseId;
 use temps_ipc::types::{AppName, Host, RuntimeKind};
+use temps_unit::duration;
 
 /// Put a new release of an app into service; make the app if it is new
 ///

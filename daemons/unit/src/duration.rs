@@ -1,8 +1,10 @@
-//! Durations as people write them: `90s`, `2m`, `1m30s`, `500ms`.
+//! Durations as people write them: `90s`, `2m`, `1m30s`, `500ms`; the same in every configuration
+//! and on the command line.
 
+use serde::{Deserialize, Deserializer};
 use std::time::Duration;
 
-/// The units, longest name first where one is the start of another.
+/// The units and their milliseconds, from small to large.
 const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1_000),
@@ -11,36 +13,45 @@ const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
+/// A text that is no duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a duration: write it like 90s, 2m, 1m30s or 500ms")]
+pub struct NoDuration(String);
+
 /// Reads a duration: one or more of NUMBER and `ms`, `s`, `m`, `h` or `d`, or `0`.
 ///
 /// # Errors
 /// Says what a duration looks like.
-pub fn parse(text: &str) -> Result<Duration, String> {
+pub fn parse(text: &str) -> Result<Duration, NoDuration> {
+    read(text).ok_or_else(|| NoDuration(text.to_owned()))
+}
+
+fn read(text: &str) -> Option<Duration> {
     if text == "0" {
-        return Ok(Duration::ZERO);
+        return Some(Duration::ZERO);
     }
-    let bad = || format!("`{text}` is not a duration: write it like 90s, 2m, 1m30s or 500ms");
     let mut rest = text;
     let mut total: u64 = 0;
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
+        let number: u64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
         let letters = rest.bytes().take_while(u8::is_ascii_lowercase).count();
-        let (_, millis) = UNITS
-            .into_iter()
-            .find(|(name, _)| *name == &rest[..letters])
-            .ok_or_else(bad)?;
+        let mut units = UNITS.into_iter();
+        let (_, millis) = units.find(|(name, _)| *name == &rest[..letters])?;
         rest = &rest[letters..];
-        total = number
-            .checked_mul(millis)
-            .and_then(|part| total.checked_add(part))
-            .ok_or_else(bad)?;
+        total = total.checked_add(number.checked_mul(millis)?)?;
     }
-    if text.is_empty() {
-        return Err(bad());
-    }
-    Ok(Duration::from_millis(total))
+    (!text.is_empty()).then_some(Duration::from_millis(total))
+}
+
+/// Reads a duration of a configuration: `#[serde(deserialize_with = "duration::deserialize")]`.
+///
+/// # Errors
+/// As [`parse`], and for what is no text.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse(&text).map_err(serde::de::Error::custom)
 }
 
 /// Writes a duration so that [`parse`] reads it back; parts under a second are left out above a
@@ -103,7 +114,7 @@ mod tests {
             "99999999999999999999s",
             "9999999999999999d",
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text).unwrap_err().to_string();
             assert!(error.contains("1m30s"), "{text}: {error}");
         }
     }
