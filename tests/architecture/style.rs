@@ -25,12 +25,9 @@ fn no_module_is_named_after_nothing() {
     let wrong: Vec<String> = rust()
         .filter(|file| {
             let stem = file.path.file_stem().unwrap_or_default();
-            // cargo takes tests/support.rs for a test program of its own.
-            let is_mod = stem == "mod" && !file.is_test();
-            is_mod
-                || ["utils", "util", "common", "core", "helpers", "misc"]
-                    .iter()
-                    .any(|name| stem == *name)
+            ["mod", "utils", "util", "common", "core", "helpers", "misc"]
+                .iter()
+                .any(|name| stem == *name)
         })
         .map(|file| file.path.display().to_string())
         .collect();
