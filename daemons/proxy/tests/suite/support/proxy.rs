@@ -97,6 +97,7 @@ impl Proxy {
             https: vec![https],
             control,
             settings,
+            problem: Arc::default(),
             state: state.path().to_owned(),
         };
         let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
