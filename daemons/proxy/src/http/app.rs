@@ -12,37 +12,33 @@
 //! A connection that cannot be made is tried again once: nothing was sent, and the table may just
 //! have been swapped. One that breaks later is tried again only where pingora deems that safe.
 
+mod peer;
+mod record;
+
 use crate::config::Timeouts;
 use crate::engine::table::{Answer, Route};
 use crate::engine::{Engine, Entered, Entry};
-use crate::http::connection::{Active, Origin, protocol};
 use crate::http::failure::{CLIENT_GONE, status_of};
 use crate::http::live::{Live, Upgraded};
-use crate::http::turn::InTurn;
+use crate::http::origin::{Active, Origin};
 use crate::http::{forward, page};
 use crate::spool::Spool;
-use crate::spool::record::AccessEvent;
 use crate::static_site;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::header::{ACCEPT, HOST, REFERER, UPGRADE, USER_AGENT};
+use http::header::HOST;
 use http::{StatusCode, Version};
 use pingora_core::prelude::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use temps_ipc::id::InstanceId;
-use temps_ipc::types::{Address, Timestamp};
+use temps_ipc::types::Timestamp;
 
 /// Connections that may fail before the client is told.
 const CONNECT_TRIES: usize = 2;
-
-/// How long a connection is kept that is not to be used again.
-const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// Fields of an answer that speak of the connection to the target. The engine writes its own
 /// `Connection` and framing.
@@ -108,16 +104,6 @@ fn asked_host(request: &RequestHeader) -> &str {
 
 fn path(request: &RequestHeader) -> &str {
     request.uri.path()
-}
-
-/// Whether the answer is a stream that is silent for long by nature.
-fn is_stream(request: &RequestHeader) -> bool {
-    let events = |value: &http::HeaderValue| {
-        value
-            .to_str()
-            .is_ok_and(|value| value.contains("text/event-stream"))
-    };
-    request.headers.contains_key(UPGRADE) || request.headers.get_all(ACCEPT).iter().any(events)
 }
 
 #[async_trait]
@@ -203,37 +189,13 @@ impl ProxyHttp for App {
         let Some((target, address)) = target.as_ref().and_then(|t| Some((t, t.address()?))) else {
             return Error::e_explain(ErrorType::HTTPStatus(503), "the target has no address");
         };
-        let mut peer = match address {
-            Address::Tcp(address) => HttpPeer::new(*address, false, String::new()),
-            Address::Unix(path) => {
-                let path = path.to_str().unwrap_or_default();
-                HttpPeer::new_uds(path, false, String::new())?
-            }
-        };
-        // Part of the pool's key: a connection to one instance never carries a request for another
-        // that listens at the same address later.
-        let mut hasher = DefaultHasher::new();
-        target.id().hash(&mut hasher);
-        peer.group_key = hasher.finish();
-        let timeouts = self.timeouts.load();
-        let wait = if is_stream(session.req_header()) {
-            timeouts.stream
-        } else {
-            timeouts.read
-        };
-        peer.options.connection_timeout = Some(timeouts.connect);
-        peer.options.total_connection_timeout = Some(timeouts.connect);
-        peer.options.read_timeout = Some(wait);
-        peer.options.write_timeout = Some(timeouts.read);
-        peer.options.idle_timeout = Some(timeouts.keep);
-        if session.req_header().headers.contains_key(UPGRADE) {
-            peer.options.custom_l4 = Some(Arc::new(InTurn(timeouts.connect)));
-            // Never another request's before or after: such a connection has no descriptor by which
-            // the engine could tell it from others.
-            ctx.id.hash(&mut hasher);
-            peer.group_key = hasher.finish();
-            peer.options.idle_timeout = Some(AT_ONCE);
-        }
+        let peer = peer::to(
+            target.id(),
+            address,
+            session.req_header(),
+            &ctx.id,
+            &self.timeouts.load(),
+        )?;
         Ok(Box::new(peer))
     }
 
@@ -348,45 +310,13 @@ impl ProxyHttp for App {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Request) {
         self.live.answered();
-        let request = session.req_header();
         let written = session.response_written().map(|head| head.status.as_u16());
-        let text = |name: http::HeaderName| {
-            request
-                .headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-        };
         let status = match (error, written) {
             (Some(error), _) if status_of(error) == CLIENT_GONE => CLIENT_GONE,
             (_, Some(status)) => status,
             _ => ctx.page.unwrap_or(CLIENT_GONE),
         };
-        let route = ctx.route();
-        self.spool.push(|| AccessEvent {
-            at: ctx.begun_at,
-            app: route.map(|route| route.app.to_string()),
-            release: route.map(|route| route.release.to_string()),
-            host: ctx.host.clone(),
-            method: request.method.as_str().to_owned(),
-            path: path(request).to_owned(),
-            status,
-            bytes_in: session.body_bytes_read() as u64,
-            bytes_out: session.body_bytes_sent() as u64,
-            first_byte_us: ctx.first_byte.map(micros),
-            total_us: micros(ctx.begun.elapsed()),
-            client: ctx
-                .origin
-                .as_ref()
-                .map(|origin| forward::canonical(origin.client.ip())),
-            user_agent: text(USER_AGENT).to_owned(),
-            referer_host: referer_host(text(REFERER)),
-            protocol: protocol(request.version).to_owned(),
-            tls: ctx
-                .origin
-                .as_ref()
-                .is_some_and(|origin| origin.tls.is_some()),
-        });
+        self.spool.push(|| record::event(session, ctx, status));
     }
 
     // pingora's own lines carry paths with their query.
@@ -423,17 +353,4 @@ impl App {
         }
         Ok(true)
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Only the host of a referer: its path and query may be private.
-fn referer_host(referer: &str) -> String {
-    let host = referer
-        .parse::<http::Uri>()
-        .ok()
-        .and_then(|uri| uri.host().map(str::to_owned));
-    host.unwrap_or_default()
 }

@@ -14,29 +14,25 @@
 //! Writes are gathered up to [`WRITE_BUFFER`] until the engine flushes, so that head and small body
 //! leave in one packet; the buffer exists only while it is needed.
 
-use crate::http::chunk::{BadChunk, Scanner};
+mod engine;
+
+use crate::http::chunk::Scanner;
+use crate::http::flow::Flow;
 use crate::http::head::{self, Body, Refusal};
+use crate::http::origin::Origin;
 use crate::http::socket::Socket;
-use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use http::Version;
+use pingora_core::protocols::SocketDigest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::ALPN;
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType,
-};
 use pingora_http::ResponseHeader;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Most bytes gathered before they are written: a head and a small body.
 const WRITE_BUFFER: usize = 4096;
@@ -52,63 +48,6 @@ const MAX_EMPTY_LINES: usize = 4;
 
 /// How long a close may wait for what was written to leave.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
-
-/// What a request may want to know about its connection.
-#[derive(Debug)]
-pub struct Origin {
-    /// The client.
-    pub client: SocketAddr,
-    /// Our end.
-    pub local: SocketAddr,
-    /// Present with TLS: the name that the certificate was chosen by.
-    pub tls: Option<String>,
-    /// Requests on this connection.
-    pub activity: Arc<Activity>,
-}
-
-/// Requests on a connection, which with HTTP/2 come side by side.
-#[derive(Debug, Default)]
-pub struct Activity {
-    open: AtomicUsize,
-    begun: AtomicU64,
-}
-
-impl Activity {
-    /// Counts a request while the guard exists.
-    pub fn begin(self: &Arc<Self>) -> Active {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Active(Arc::clone(self))
-    }
-
-    /// Returns when no request was open for `idle`, give or take as much again.
-    pub async fn idle(&self, idle: Duration) {
-        let mut before = u64::MAX;
-        loop {
-            let begun = self.begun.load(Ordering::Relaxed);
-            if begun == before && self.open.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-            // One that is open may end right after this look, so the time starts anew.
-            before = if self.open.load(Ordering::Relaxed) == 0 {
-                begun
-            } else {
-                u64::MAX
-            };
-            sleep(idle).await;
-        }
-    }
-}
-
-/// A request on its connection.
-#[derive(Debug)]
-pub struct Active(Arc<Activity>);
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Limits while a head is awaited.
 #[derive(Debug, Clone, Copy)]
@@ -126,45 +65,6 @@ pub enum NoHead {
     Gone,
     /// An answer is due, then the end.
     Refused(Refusal),
-}
-
-/// What the engine may still read.
-#[derive(Debug)]
-enum Flow {
-    /// So many bytes.
-    Sized(u64),
-    /// So many bytes of the head, then a body that says where it ends.
-    Chunked(u64, Scanner),
-    /// Everything.
-    Open,
-}
-
-impl Flow {
-    /// Whether the request is over.
-    fn is_over(&self) -> bool {
-        match self {
-            Flow::Sized(left) => *left == 0,
-            Flow::Chunked(head, body) => *head == 0 && body.is_done(),
-            Flow::Open => false,
-        }
-    }
-
-    /// How many of `bytes`, which come next, the engine may have; they are then taken.
-    fn take(&mut self, bytes: &[u8]) -> Result<usize, BadChunk> {
-        let sized = |left: &mut u64| {
-            let count = usize::try_from(*left)
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
-            *left -= count as u64;
-            count
-        };
-        match self {
-            Flow::Sized(left) => Ok(sized(left)),
-            Flow::Chunked(head, _) if *head > 0 => Ok(sized(head)),
-            Flow::Chunked(_, body) => body.take(bytes),
-            Flow::Open => Ok(bytes.len()),
-        }
-    }
 }
 
 /// A client connection.
@@ -398,55 +298,5 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain_outbox(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-}
-
-#[async_trait]
-impl Shutdown for Connection {
-    async fn shutdown(&mut self) {
-        // A client that does not read must not hold the task.
-        let _ = timeout(CLOSE_TIME, AsyncWriteExt::shutdown(self)).await;
-    }
-}
-
-impl UniqueID for Connection {
-    fn id(&self) -> UniqueIDType {
-        self.socket.tcp().as_raw_fd()
-    }
-}
-
-impl Ssl for Connection {
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.http2.then_some(ALPN::H2)
-    }
-}
-
-impl GetTimingDigest for Connection {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Connection {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(Arc::clone(&self.proxy_digest))
-    }
-}
-
-impl GetSocketDigest for Connection {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.socket_digest))
-    }
-}
-
-#[async_trait]
-impl Peek for Connection {}
-
-/// How a protocol is called in the record of a request.
-pub fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_2 => "h2",
-        Version::HTTP_10 => "http/1.0",
-        _ => "http/1.1",
     }
 }

@@ -1,7 +1,7 @@
 //! Headers that tell the target about the client. We are the first hop, so whatever a client claims
 //! in them is dropped and set anew.
 
-use crate::http::connection::Origin;
+use crate::http::origin::Origin;
 use pingora_core::Result;
 use pingora_http::RequestHeader;
 use std::net::IpAddr;

@@ -12,8 +12,9 @@
 
 use crate::config::{Limits, Timeouts};
 use crate::http::app::App;
-use crate::http::connection::{Activity, Connection, NoHead, Origin, Patience};
+use crate::http::connection::{Connection, NoHead, Patience};
 use crate::http::live::{Live, Stage};
+use crate::http::origin::{Activity, Origin};
 use crate::http::page;
 use crate::http::socket::Socket;
 use crate::tls::certificates::Certificates;
