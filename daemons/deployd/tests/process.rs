@@ -62,6 +62,19 @@ impl World {
             .unwrap()
     }
 
+    async fn stop(&self, spec: &InstanceSpec) {
+        let stopped = self.runtime.stop(&spec.id, GRACE, &spec.log).await;
+        stopped.unwrap();
+    }
+
+    async fn state(&self, spec: &InstanceSpec) -> InstanceState {
+        self.runtime.state(&spec.id).await.unwrap()
+    }
+
+    async fn list(&self) -> Vec<InstanceId> {
+        self.runtime.list().await.unwrap()
+    }
+
     fn supervisor(&self, id: &InstanceId) -> Pid {
         let text = fs::read_to_string(self.directory(id).join("pid")).unwrap();
         Pid::from_raw(text.trim().parse().unwrap())
@@ -87,6 +100,12 @@ async fn wait_for_line(log: &Path, start: &str) -> String {
         }
     };
     timeout(LIMIT, find).await.expect("the line comes")
+}
+
+/// The number at the end of the line that starts so.
+async fn said_pid(log: &Path, start: &str) -> i32 {
+    let line = wait_for_line(log, start).await;
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 fn lives(pid: i32) -> bool {
@@ -172,20 +191,14 @@ async fn a_variable_is_in_no_argument_and_no_file() {
     let supervisor = world.supervisor(&spec.id);
     for file in ["cmdline", "environ"] {
         let text = fs::read(format!("/proc/{supervisor}/{file}")).unwrap();
-        assert!(
-            !String::from_utf8_lossy(&text).contains("hunter2"),
-            "{file}"
-        );
+        let text = String::from_utf8_lossy(&text);
+        assert!(!text.contains("hunter2"), "{file}");
     }
     for name in ["pid", "lock"] {
         let text = fs::read_to_string(world.directory(&spec.id).join(name)).unwrap();
         assert!(!text.contains("hunter2"));
     }
-    world
-        .runtime
-        .stop(&spec.id, GRACE, &spec.log)
-        .await
-        .unwrap();
+    world.stop(&spec).await;
 }
 
 #[tokio::test]
@@ -194,30 +207,13 @@ async fn starting_what_runs_succeeds_and_starts_nothing() {
     let spec = world.start("echo started; exec sleep 60").await;
     world.runtime.start(&spec).await.unwrap();
     wait_for_line(&spec.log, "started").await;
-    assert_eq!(
-        world.runtime.state(&spec.id).await.unwrap(),
-        InstanceState::Running
-    );
-    assert_eq!(
-        world.runtime.list().await.unwrap(),
-        std::slice::from_ref(&spec.id)
-    );
-    world
-        .runtime
-        .stop(&spec.id, GRACE, &spec.log)
-        .await
-        .unwrap();
+    assert_eq!(world.state(&spec).await, InstanceState::Running);
+    assert_eq!(world.list().await, std::slice::from_ref(&spec.id));
+    world.stop(&spec).await;
     assert_eq!(lines(&spec.log), ["started"]);
-    assert_eq!(
-        world.runtime.state(&spec.id).await.unwrap(),
-        InstanceState::Absent
-    );
-    assert_eq!(world.runtime.list().await.unwrap(), []);
-    world
-        .runtime
-        .stop(&spec.id, GRACE, &spec.log)
-        .await
-        .unwrap();
+    assert_eq!(world.state(&spec).await, InstanceState::Absent);
+    assert_eq!(world.list().await, []);
+    world.stop(&spec).await;
 }
 
 #[tokio::test]
@@ -228,11 +224,7 @@ async fn stopping_is_polite_and_waits_for_the_workers_too() {
         .start("(trap 'sleep 0.3; echo finished; exit 0' TERM; echo worker; while :; do sleep 0.05; done) & wait")
         .await;
     wait_for_line(&spec.log, "worker").await;
-    world
-        .runtime
-        .stop(&spec.id, GRACE, &spec.log)
-        .await
-        .unwrap();
+    world.stop(&spec).await;
     assert!(lines(&spec.log).contains(&"finished".to_owned()));
 }
 
@@ -242,7 +234,7 @@ async fn an_app_that_ignores_the_polite_signal_is_killed_after_the_grace() {
     let spec = world
         .start("trap '' TERM; echo $$; while :; do sleep 1; done")
         .await;
-    let pid: i32 = wait_for_line(&spec.log, "").await.parse().unwrap();
+    let pid = said_pid(&spec.log, "").await;
     let stop = world
         .runtime
         .stop(&spec.id, Duration::from_millis(200), &spec.log);
@@ -256,9 +248,8 @@ async fn children_that_an_app_leaves_behind_are_killed_when_it_ends() {
     let spec = world
         .start("setsid sh -c 'echo far $$; sleep 600' & sh -c 'echo near $$; sleep 600' & sleep 0.5; exit 0")
         .await;
-    let pid = |line: String| line.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
-    let far = pid(wait_for_line(&spec.log, "far").await);
-    let near = pid(wait_for_line(&spec.log, "near").await);
+    let far = said_pid(&spec.log, "far").await;
+    let near = said_pid(&spec.log, "near").await;
     world.ended(&spec).await;
     assert!(!lives(far) && !lives(near));
 }
@@ -269,13 +260,7 @@ async fn a_stopped_app_with_a_daemon_of_its_own_leaves_nothing_and_takes_no_whol
     let spec = world
         .start("setsid sh -c 'trap \"\" TERM; echo far $$; sleep 600' & exec sleep 600")
         .await;
-    let far: i32 = wait_for_line(&spec.log, "far")
-        .await
-        .rsplit(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let far = said_pid(&spec.log, "far").await;
     let stop = world
         .runtime
         .stop(&spec.id, Duration::from_secs(600), &spec.log);
@@ -292,9 +277,8 @@ async fn a_killed_supervisor_takes_the_app_and_all_its_children_along() {
     let spec = world
         .start("setsid sh -c 'echo far $$; sleep 600' & echo main $$; while :; do sleep 1; done")
         .await;
-    let pid = |line: String| line.rsplit(' ').next().unwrap().parse::<i32>().unwrap();
-    let far = pid(wait_for_line(&spec.log, "far").await);
-    let main = pid(wait_for_line(&spec.log, "main").await);
+    let far = said_pid(&spec.log, "far").await;
+    let main = said_pid(&spec.log, "main").await;
     kill(world.supervisor(&spec.id), Signal::SIGKILL).unwrap();
     let state = world.ended(&spec).await;
     assert!(
@@ -303,12 +287,8 @@ async fn a_killed_supervisor_takes_the_app_and_all_its_children_along() {
     );
     dies(main).await;
     dies(far).await;
-    world
-        .runtime
-        .stop(&spec.id, GRACE, &spec.log)
-        .await
-        .unwrap();
-    assert_eq!(world.runtime.list().await.unwrap(), []);
+    world.stop(&spec).await;
+    assert_eq!(world.list().await, []);
 }
 
 #[tokio::test]
@@ -319,19 +299,10 @@ async fn an_instance_outlives_the_runtime_that_started_it_and_the_next_one_finds
     assert_eq!(next.state(&spec.id).await.unwrap(), InstanceState::Running);
     let supervisor = world.supervisor(&spec.id);
     let stat = fs::read_to_string(format!("/proc/{supervisor}/stat")).unwrap();
-    let session = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_ascii_whitespace()
-        .nth(3)
-        .unwrap()
-        .to_owned();
-    assert_eq!(
-        session,
-        supervisor.to_string(),
-        "it has a session of its own"
-    );
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let session = fields.split_ascii_whitespace().nth(3).unwrap();
+    let its_own = supervisor.to_string();
+    assert_eq!(session, its_own, "it has a session of its own");
     stop_all(world.dir.path(), GRACE).await.unwrap();
     assert_eq!(next.state(&spec.id).await.unwrap(), InstanceState::Absent);
     assert!(!lives(supervisor.as_raw()));
@@ -345,9 +316,9 @@ async fn many_are_stopped_at_once() {
             .start("trap 'sleep 0.2; exit 0' TERM; while :; do sleep 0.05; done")
             .await;
     }
-    assert_eq!(world.runtime.list().await.unwrap().len(), 5);
+    assert_eq!(world.list().await.len(), 5);
     stop_all(world.dir.path(), GRACE).await.unwrap();
-    assert_eq!(world.runtime.list().await.unwrap(), []);
+    assert_eq!(world.list().await, []);
 }
 
 #[tokio::test]
@@ -357,7 +328,7 @@ async fn a_release_directory_that_is_gone_is_refused_and_nothing_is_left() {
     fs::remove_dir_all(world.dir.path().join("release")).unwrap();
     let error = world.runtime.start(&spec).await.unwrap_err();
     assert!(matches!(error, RuntimeError::Refused(_)), "{error:?}");
-    assert_eq!(world.runtime.list().await.unwrap(), []);
+    assert_eq!(world.list().await, []);
 }
 
 #[tokio::test]
@@ -372,7 +343,7 @@ async fn variables_that_no_process_can_hold_are_refused() {
         .collect();
     let error = world.runtime.start(&spec).await.unwrap_err();
     assert!(error.fault().what.contains("too large"), "{error:?}");
-    assert_eq!(world.runtime.list().await.unwrap(), []);
+    assert_eq!(world.list().await, []);
 }
 
 #[tokio::test]
@@ -397,11 +368,7 @@ async fn an_instance_that_listens_elsewhere_is_seen() {
     let spec = world.start(&format!("python3 -c \"{python}\"")).await;
     let address = wait_for_line(&spec.log, "127.").await;
     assert_eq!(world.runtime.listening(&spec.id).await, [address]);
-    world
-        .runtime
-        .stop(&spec.id, GRACE, &spec.log)
-        .await
-        .unwrap();
+    world.stop(&spec).await;
 }
 
 #[tokio::test]
