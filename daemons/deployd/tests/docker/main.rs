@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`container`] | an instance from its start to its end, and what it says |
 //! | [`network`] | who reaches whom, and who sees whom |
+//! | [`standalone`] | the end of a platform that runs without systemd |
 //! | [`image`] | builds, and images that are there already |
 //! | [`support`] | a runtime of its own for each case |
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -12,4 +13,5 @@
 mod container;
 mod image;
 mod network;
+mod standalone;
 mod support;
