@@ -22,12 +22,13 @@ pub use builder::SimBuilder;
 pub use proxy::SimProxy;
 pub use runtime::SimRuntime;
 
-use crate::port::{InstanceSpec, Runtimes};
+use crate::port::{Artifact, InstanceSpec, Runtimes};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use temps_ipc::Fault;
 use temps_ipc::id::{InstanceId, ReleaseId};
-use temps_ipc::types::{Backend, RuntimeKind, Snapshot, Timestamp};
+use temps_ipc::types::{AppName, Backend, RuntimeKind, Snapshot, Timestamp};
 use tokio::time::Instant;
 
 /// Something that was done to the world.
@@ -46,7 +47,7 @@ pub enum Effect {
     /// It was asked whether an instance is drained.
     Drained(InstanceId),
     /// An artifact was removed.
-    RemoveArtifact,
+    RemoveArtifact(Artifact),
 }
 
 /// A part of the world that may not answer.
@@ -84,6 +85,10 @@ struct Inner {
     violations: Vec<String>,
     silent: HashMap<Part, u32>,
     addresses: u32,
+    /// The app of which no new target is routed.
+    refused: Option<AppName>,
+    /// How long the proxy takes over a snapshot.
+    applies_in: Duration,
 }
 
 impl Inner {
@@ -175,6 +180,17 @@ impl World {
     /// The next `times` calls to the part are answered by `Unavailable`.
     pub fn silence(&self, part: Part, times: u32) {
         self.inner().silent.insert(part, times);
+    }
+
+    /// From now on the proxy refuses every snapshot that routes to a new instance of the app, or to a
+    /// new host of it; nothing refuses none.
+    pub fn refuse(&self, app: Option<AppName>) {
+        self.inner().refused = app;
+    }
+
+    /// From now on the proxy takes so long over a snapshot.
+    pub fn apply_in(&self, time: Duration) {
+        self.inner().applies_in = time;
     }
 
     /// Ends a running instance.

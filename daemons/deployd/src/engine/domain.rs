@@ -4,8 +4,9 @@ use super::{Engine, routes};
 use crate::store::app::{self, App};
 use crate::store::{RowError, audit};
 use rusqlite::Connection;
-use temps_ipc::Fault;
 use temps_ipc::types::{Actor, AppName, Host};
+use temps_ipc::{Code, Fault};
+use tracing::warn;
 
 /// Most hosts of an app. Every host is a route, and all routes travel in one frame.
 const MAX_DOMAINS: usize = 100;
@@ -23,15 +24,34 @@ impl Engine {
         uid: u32,
     ) -> Result<(), Fault> {
         let base = self.settings.base_domain.clone();
-        self.store
+        let turn = self.publishing().await;
+        let given = host.clone();
+        let (app, is_new) = self
+            .store
             .write(move |tx| {
                 let app = app::get(tx, &name)?;
+                let is_new = !routes::hosts(tx, &app, &base)?.contains(&host);
                 give(tx, &app, &host, &base)?;
-                audit::record(tx, uid, &actor, "domain add", name.as_str(), host.as_str())
+                audit::record(tx, uid, &actor, "domain add", name.as_str(), host.as_str())?;
+                Ok((app.id, is_new))
             })
             .await?;
+        let published = told(turn.apply().await?);
+        if let Err(fault) = &published
+            && fault.code != Code::Unavailable
+            && is_new
+        {
+            // Otherwise every later snapshot would be refused for it, whosever it is.
+            self.store
+                .write(move |tx| app::remove_domain(tx, &app, &given))
+                .await?;
+            // What it wrote before it failed is not what it shall serve after its next start.
+            if let Err(fault) = turn.apply().await? {
+                warn!(%fault, "the proxy refused the routes before it, too");
+            }
+        }
         self.changed();
-        self.published().await
+        published
     }
 
     /// Takes a host from the app.
@@ -92,12 +112,17 @@ impl Engine {
 
     /// Publishes for a caller that waits.
     pub(super) async fn published(&self) -> Result<(), Fault> {
-        match self.publish().await? {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Fault::unavailable("temps-deployd stops")
-                .hint("the change is recorded and takes effect with its next start")),
-            Err(fault) => Err(fault),
-        }
+        told(self.publish().await?)
+    }
+}
+
+/// What came of publishing, for a caller.
+fn told(published: Result<bool, Fault>) -> Result<(), Fault> {
+    match published {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Fault::unavailable("temps-deployd stops")
+            .hint("the change is recorded and takes effect with its next start")),
+        Err(fault) => Err(fault),
     }
 }
 

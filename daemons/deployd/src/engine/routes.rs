@@ -1,4 +1,10 @@
 //! What the proxy is told: a full snapshot made from the database, one at a time.
+//!
+//! A snapshot holds the routes of every app, and the proxy refuses it as a whole. So that an app
+//! suffers for nobody else's routes, whoever changes what is routed takes its turn *before* it
+//! records the change, and gives the turn back when the proxy serves it, or when the record of what
+//! the proxy refused was taken back ([`Publishing`]). Only a crash between the two leaves a refused
+//! record for others to meet, until its own worker takes it up again.
 
 use super::Engine;
 use crate::port::Artifact;
@@ -8,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use std::time::Duration;
 use temps_ipc::types::{Backend, Host, PathPrefix, Route, Snapshot, StaticSite, Target};
 use temps_ipc::{Code, Fault};
+use tokio::sync::MutexGuard;
 use tracing::warn;
 
 /// First pause before a proxy that does not answer is told again.
@@ -19,20 +26,46 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Apps per page while the snapshot is made.
 const PAGE: u32 = 500;
 
+/// The turn to change what is routed; nobody else does meanwhile.
+pub(super) struct Publishing<'a> {
+    engine: &'a Engine,
+    _turn: MutexGuard<'a, ()>,
+}
+
 impl Engine {
+    /// Waits for the turn to change what is routed.
+    pub(super) async fn publishing(&self) -> Publishing<'_> {
+        Publishing {
+            engine: self,
+            _turn: self.publishing.lock().await,
+        }
+    }
+
+    /// Takes a turn to give the present routes to the proxy; see [`Publishing::apply`].
+    pub(super) async fn publish(&self) -> Result<Result<bool, Fault>, StoreError> {
+        self.publishing().await.apply().await
+    }
+
+    /// The generation of the last snapshot that was made.
+    pub(super) async fn generation(&self) -> Result<u64, StoreError> {
+        self.store.read(current_generation).await
+    }
+}
+
+impl Publishing<'_> {
     /// Gives the present routes to the proxy and answers when it serves them (true), or when the
     /// daemon stops (false). Waits for a proxy that does not answer, however long: until it has
     /// answered nobody knows what it serves.
     ///
     /// # Errors
     /// Outer: the database. Inner: the proxy's refusal; it still serves what it served.
-    pub(super) async fn publish(&self) -> Result<Result<bool, Fault>, StoreError> {
-        let _publishing = self.publishing.lock().await;
+    pub(super) async fn apply(&self) -> Result<Result<bool, Fault>, StoreError> {
+        let engine = self.engine;
         let mut pause = FIRST_PAUSE;
         let mut floor = 0;
         loop {
-            let base = self.settings.base_domain.clone();
-            let snapshot = self
+            let base = engine.settings.base_domain.clone();
+            let snapshot = engine
                 .store
                 .write(move |tx| {
                     Ok(Snapshot {
@@ -41,13 +74,13 @@ impl Engine {
                     })
                 })
                 .await?;
-            let fault = match self.proxy.apply(snapshot).await {
+            let fault = match engine.proxy.apply(snapshot).await {
                 Ok(()) => return Ok(Ok(true)),
                 Err(fault) => fault,
             };
             match fault.code {
                 // It has a newer snapshot than we ever made: our database was restored.
-                Code::Busy => match self.proxy.generation().await {
+                Code::Busy => match engine.proxy.generation().await {
                     Ok(generation) => floor = generation,
                     Err(fault) => warn!(%fault, "the proxy does not say which routes it serves"),
                 },
@@ -56,15 +89,10 @@ impl Engine {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.stopping.cancelled() => return Ok(Ok(false)),
+                () = engine.stopping.cancelled() => return Ok(Ok(false)),
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-    }
-
-    /// The generation of the last snapshot that was made.
-    pub(super) async fn generation(&self) -> Result<u64, StoreError> {
-        self.store.read(current_generation).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The switch: the one moment at which requests begin to go to the new release, and the way back.
 //!
 //! ```text
+//! a turn to publish, to the end
 //! record: the new instance serves, the old one retires (one transaction) -> publish -> Draining
 //!   the proxy refuses            -> record the opposite, publish -> Refusing
 //!   stopped with the platform    -> Starting again; if the release fails then: take_back
@@ -36,6 +37,8 @@ impl Engine {
         let owner = app.clone();
         let fresh = deployment.kind == Kind::Deploy;
         let id = new.id.clone();
+        // Held until what the proxy refuses is taken back, so that nobody else is refused for it.
+        let turn = self.publishing().await;
         self.record(deployment, move |tx, deployment| {
             instance::switch(tx, &owner.id, &id)?;
             release::set_serving(tx, &owner.id, &deployment.release)?;
@@ -57,7 +60,7 @@ impl Engine {
         })
         .await?;
         failpoint::hit(Phase::Switching.name(), "recorded").await;
-        match self.publish().await? {
+        match turn.apply().await? {
             Ok(true) => Ok(Step::Next(Phase::Draining)),
             Ok(false) => Ok(Step::Paused),
             Err(fault) => {
@@ -65,7 +68,7 @@ impl Engine {
                 self.unswitch(app, deployment).await?;
                 let refusal = format!("the proxy refused the new routes: {}", explain(&fault));
                 // What it wrote before it failed is not what it shall serve after its next start.
-                match self.publish().await? {
+                match turn.apply().await? {
                     Ok(true) => {}
                     Ok(false) => return Ok(Step::Paused),
                     Err(fault) => {

@@ -8,15 +8,19 @@
 //! | [`crash`] | the daemon dies after any effect of a deployment |
 //! | [`dying`] | an instance that dies outside its watch window, once or again and again |
 //! | [`app`] | what belongs to an app: hosts, variables, secrets, its end |
+//! | [`artifact`] | what releases are made of, and who else needs it |
+//! | [`publish`] | a snapshot that the proxy refuses |
 //! | [`log`] | what instances said |
 //! | [`support`] | the installation that the cases run on |
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod app;
+mod artifact;
 mod crash;
 mod deployment;
 mod dying;
 mod log;
+mod publish;
 mod restart;
 mod rollback;
 mod support;

@@ -85,8 +85,9 @@ fn built(job: &BuildJob) -> Built {
             source: format!("static {label}"),
         },
         Material::Image { reference } => Built {
+            // The same for everybody who asks for it, as an engine has it.
             artifact: Artifact::Image {
-                id: format!("sha256:{}", job.release),
+                id: format!("sha256:{reference}"),
                 port: 8080,
             },
             runtime: RuntimeKind::Docker,

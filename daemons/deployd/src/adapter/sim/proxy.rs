@@ -5,7 +5,7 @@ use crate::port::ProxyPort;
 use async_trait::async_trait;
 use std::time::Duration;
 use temps_ipc::id::InstanceId;
-use temps_ipc::types::{ProbeFailure, ProbeOutcome, Snapshot, Target};
+use temps_ipc::types::{ProbeFailure, ProbeOutcome, Route, Snapshot, Target};
 use temps_ipc::{Code, Fault};
 use tokio::time::{Instant, sleep};
 
@@ -79,8 +79,21 @@ impl ProxyPort for SimProxy {
     }
 
     async fn apply(&self, snapshot: Snapshot) -> Result<(), Fault> {
+        let applies_in = self.0.inner().applies_in;
+        sleep(applies_in).await;
         let mut inner = self.0.inner();
         inner.answer(Part::Proxy)?;
+        let served = &inner.snapshot.routes;
+        let is_refused = |route: &&Route| {
+            let is_known = served
+                .iter()
+                .any(|known| known.host == route.host && known.backend == route.backend);
+            inner.refused.as_ref() == Some(&route.app) && !is_known
+        };
+        if let Some(route) = snapshot.routes.iter().find(is_refused) {
+            let why = format!("{}: the simulated proxy does not like it", route.host);
+            return Err(Fault::invalid(why));
+        }
         let known = inner.snapshot.generation;
         if snapshot == inner.snapshot {
             return Ok(());

@@ -178,12 +178,12 @@ impl Runtime for SimRuntime {
         Ok(ours.map(|(id, _)| id.clone()).collect())
     }
 
-    async fn remove_artifact(&self, _: &Artifact) -> Result<(), RuntimeError> {
+    async fn remove_artifact(&self, artifact: &Artifact) -> Result<(), RuntimeError> {
         let mut inner = self.world.inner();
         inner
             .answer(Part::Runtime)
             .map_err(RuntimeError::Unavailable)?;
-        inner.journal.push(Effect::RemoveArtifact);
+        inner.journal.push(Effect::RemoveArtifact(artifact.clone()));
         Ok(())
     }
 }
