@@ -1,3 +1,4 @@
+#!/bin/sh
 # What the package's own scripts do, and what the scenarios need: run in the root before its first boot.
 systemd-sysusers
 systemd-tmpfiles --create temps.conf

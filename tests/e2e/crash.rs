@@ -79,6 +79,8 @@ fn a_container_that_is_removed_is_back_before_the_periodic_probe_would_notice() 
     world.settled("shop");
     let old = instance(&world);
     assert!(asleep(&world), "it has to be woken");
+    let load = world.light_load("shop");
+    std::thread::sleep(std::time::Duration::from_millis(500));
     docker::remove(&[old]).unwrap();
     let begun = Instant::now();
     let temps = world.temps();
@@ -90,6 +92,8 @@ fn a_container_that_is_removed_is_back_before_the_periodic_probe_would_notice() 
     println!("answers again after {:.1?}", begun.elapsed());
     assert!(is_back, "{}", world.temps().log());
     assert_eq!(world.get("shop", "/").release(), release);
+    let report = load.stop_blocking();
+    println!("{} of {} requests failed", report.failed.len(), report.total());
     world.settled("shop");
     world.only(&[&release]);
 }

@@ -20,6 +20,9 @@ NEEDED=(
     shellcheck:shellcheck:scripts
     wrk:wrk:bench
     nginx:nginx-light:bench
+    systemd-analyze:systemd:units
+    debootstrap:debootstrap:boot
+    systemd-nspawn:systemd-container:boot
 )
 
 # Runs a command as root, or fails where that is not possible without a question.

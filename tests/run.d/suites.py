@@ -6,8 +6,10 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import boot as booted
 import documents
 import outcome
+import units
 from machine import ROOT, TARGET, Machine, tree_files
 from outcome import Outcome
 
@@ -37,6 +39,7 @@ def all_suites() -> list[Suite]:
         Suite("format", "cargo fmt --check", command(["cargo", "fmt", "--all", "--check"], 120)),
         Suite("scripts", "shell and Python scripts parse; shellcheck", scripts),
         Suite("documents", "what the documents link to exists", documents.check),
+        Suite("units", "systemd accepts the units, and they fit the code", units.check),
         Suite("lint", "clippy, warnings are errors", lint),
         Suite("deny", "cargo deny: bans, licences, sources", deny),
         Suite("generated", "man page and completions fit the command line", generated),
@@ -57,6 +60,7 @@ def all_suites() -> list[Suite]:
         tests = nextest(f"package(temps-tests) and binary(={target})", PLATFORM_LIMIT)
         about = f"the suite tests/{target}"
         suites.append(Suite(target, about, tests, engine=target != "architecture"))
+    suites.append(Suite("boot", "the installed platform, booted in Debian", boot))
     suites.append(Suite("bench", "the benchmarks run; what they print of a debug build says nothing", bench))
     suites.append(Suite("demo", "packaging/demo.sh --once", demo))
     return suites
@@ -187,6 +191,11 @@ def bench(machine: Machine) -> Outcome:
     line = ["python3", "-B", "tests/bench/proxy.py", "--rounds", "1", "--seconds", "1"]
     result.check("proxy.py", machine.run(line, DEMO_LIMIT))
     return result
+
+
+def boot(machine: Machine) -> Outcome:
+    built = build(machine)
+    return built if built.failed else booted.check(machine)
 
 
 def demo(machine: Machine) -> Outcome:

@@ -56,7 +56,8 @@ impl How {
             "timeout" => "it took too long to start or to stop",
             "oom-kill" => "it was killed when memory ran out",
             "start-limit-hit" => "it failed too often in a short time and is not started again",
-            "" => "see its own entries",
+            // Nothing, or asked for when the unit was already being started again.
+            "" | "success" => "see its own entries",
             other => other,
         };
         result.to_owned()
@@ -81,6 +82,8 @@ mod tests {
         assert_eq!(words("exit-code", "78"), "it exited with status 78");
         assert_eq!(words("signal", "KILL"), "it was killed by SIGKILL");
         assert_eq!(words("resources", ""), "resources");
-        assert_eq!(words("", ""), "see its own entries");
+        for unknown in ["", "success"] {
+            assert_eq!(words(unknown, ""), "see its own entries");
+        }
     }
 }

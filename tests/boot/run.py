@@ -1,6 +1,6 @@
 """Boots the installed platform in Debian and reports what its scenarios found.
 
-    tests/boot/main.py [--debian SUITE]... [--binary FILE] [--only SCENARIO]... [--report FILE] [--keep]
+    tests/boot/run.py [--debian SUITE]... [--binary FILE] [--only SCENARIO]... [--report FILE] [--keep]
 
 The platform is installed into a layer over a cached root (root.py, stage.py, install.sh), which is
 booted with systemd-nspawn (enter.sh) as often as order.py says. Inside, inside.py runs the scenarios and
