@@ -93,7 +93,7 @@ fn a_container_that_is_removed_is_back_before_the_periodic_probe_would_notice() 
     assert!(is_back, "{}", world.temps().log());
     assert_eq!(world.get("shop", "/").release(), release);
     let report = load.stop_blocking();
-    println!("{} of {} requests failed", report.failed.len(), report.total());
+    println!("{report}");
     world.settled("shop");
     world.only(&[&release]);
 }

@@ -25,6 +25,10 @@ pub const AGENT: &str = concat!("temps-probe/", env!("CARGO_PKG_VERSION"));
 /// An app that needs longer to answer its health check cannot serve people either.
 const ATTEMPT_TIME: Duration = Duration::from_secs(5);
 
+/// A connection on this machine is made at once, or a second later if the first packet was dropped
+/// from a full queue.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
+
 /// Longest answer head we read, in bytes: far above any, and bounded.
 const MAX_HEAD: usize = 64 * 1024;
 
@@ -103,8 +107,10 @@ pub async fn once(address: &Address, check: &HealthCheck) -> Option<ProbeFailure
 }
 
 /// Why nobody can be at `address`; nothing if a connection is made, and nothing if that cannot be
-/// told: a full queue looks like silence, and what we lack ourselves (descriptors, ports) is no
-/// fault of the target.
+/// told: what we lack ourselves (descriptors, ports) is no fault of the target.
+///
+/// On this host, silence is a full queue. A container that ended is silent as well: the bridge still
+/// sends to where it was, for up to a minute.
 pub(super) async fn absence(address: &Address) -> Option<ProbeFailure> {
     let connected = async {
         match address {
@@ -112,10 +118,13 @@ pub(super) async fn absence(address: &Address) -> Option<ProbeFailure> {
             Address::Unix(path) => UnixStream::connect(path).await.map(drop),
         }
     };
-    let error = timeout(ATTEMPT_TIME, connected).await.ok()?.err()?;
+    let is_elsewhere = matches!(address, Address::Tcp(address) if !address.ip().is_loopback());
+    let Ok(connected) = timeout(CONNECT_TIME, connected).await else {
+        return is_elsewhere.then_some(ProbeFailure::TimedOut);
+    };
+    let error = connected.err()?;
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Some(ProbeFailure::Refused),
-        // A container's address on a bridge that it is gone from.
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Some(broken(&error)),
         _ => None,
     }
@@ -286,6 +295,20 @@ mod tests {
         );
     }
 
+    /// Somebody whose queue is full, so that a connection is neither made nor refused.
+    async fn full() -> (Address, Vec<TcpStream>, tokio::net::TcpListener) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        let soon = Duration::from_millis(300);
+        while let Ok(Ok(stream)) = timeout(soon, TcpStream::connect(address)).await {
+            waiting.push(stream);
+        }
+        (Address::Tcp(address), waiting, listener)
+    }
+
     #[tokio::test]
     async fn only_a_definite_no_means_that_nobody_is_there() {
         let dir = tempfile::tempdir().unwrap();
@@ -294,6 +317,7 @@ mod tests {
         let left = dir.path().join("left.sock");
         drop(UnixListener::bind(&left).unwrap());
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let full = full().await;
         for (address, expected) in [
             (refusing().await, Some(ProbeFailure::Refused)),
             (Address::Unix(left), Some(ProbeFailure::Refused)),
@@ -304,9 +328,13 @@ mod tests {
             (Address::Unix(here), None),
             (Address::Tcp(silent.local_addr().unwrap()), None),
             (Address::Unix("/etc/passwd/x".into()), None),
+            (full.0, None),
         ] {
             assert_eq!(absence(&address).await, expected, "{address}");
         }
+        // Of documentation (RFC 5737): there is no route, or nobody answers.
+        let nowhere = Address::Tcp("192.0.2.1:80".parse().unwrap());
+        assert!(absence(&nowhere).await.is_some());
     }
 
     #[tokio::test]

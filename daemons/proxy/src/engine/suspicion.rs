@@ -12,8 +12,8 @@
 //! one inquiry at a time, of at most three connections, and then a pause. Thousands of requests that
 //! fail together cost one atomic step each.
 //!
-//! An inquiry asks only whether anybody accepts connections, and only a definite no counts. A target
-//! that is slow, or whose queue is full, is not dead: the rounds judge its health.
+//! An inquiry asks only whether anybody accepts connections. A target that is slow, or whose queue is
+//! full, is not dead: the rounds judge its health.
 
 use crate::engine::lease::Target;
 use crate::engine::table::UNHEALTHY_AFTER;
