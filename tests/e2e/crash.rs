@@ -97,3 +97,48 @@ fn a_container_that_is_removed_is_back_before_the_periodic_probe_would_notice() 
     world.settled("shop");
     world.only(&[&release]);
 }
+
+#[test]
+fn an_instance_that_keeps_dying_is_told_by_status_and_doctor_and_started_again() {
+    let world = blind(false);
+    let release = world.live("shop", "python", "fork", SHORT).release;
+    world.settled("shop");
+    let mut old = pid(&world).expect("it answers");
+    let die = |pid: i32| kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    die(old);
+    let is_back = |old: i32| pid(&world).is_some_and(|new| new != old);
+    assert!(within(PATIENCE, || is_back(old)));
+    world.settled("shop");
+    old = pid(&world).expect("it answers");
+    die(old);
+    // A request finds it dead; what is tried next waits for its pause.
+    let mut shown = world.json(&["status"])["apps"][0].clone();
+    let is_paused = within(PATIENCE, || {
+        let _ = pid(&world);
+        shown = world.json(&["status"])["apps"][0].clone();
+        shown["restart_at"].is_string()
+    });
+    assert!(is_paused, "{shown}");
+    assert_eq!(
+        (&shown["state"], &shown["restarts"]),
+        (&"down".into(), &1.into())
+    );
+    let told = world.ok(["status"]).stdout;
+    assert!(told.contains("shop: its instance keeps dying"), "{told}");
+    let doctor = world.run(["doctor"]);
+    println!("{}", doctor.stdout);
+    assert_eq!(doctor.status, 1, "something failed");
+    let named = format!(
+        "shop: its instance keeps dying (restarts in the last 15 minutes: 1); next attempt at {}",
+        shown["restart_at"].as_str().unwrap()
+    );
+    assert!(doctor.stdout.contains(&named), "{}", doctor.stdout);
+    // Nobody reports it again: the checks are an hour apart, and no request is sent.
+    let is_running = within(PATIENCE, || {
+        let shown = world.json(&["app", "show", "shop"]);
+        shown["state"] == "live" && shown["deployment"].is_null()
+    });
+    assert!(is_running, "{}", world.temps().log());
+    assert!(is_back(old));
+    world.only(&[&release]);
+}

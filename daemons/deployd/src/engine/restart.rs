@@ -180,7 +180,7 @@ impl Engine {
                     None => (CheckLevel::Warning, "it runs now".to_owned()),
                 };
                 let what = format!(
-                    "its instance keeps dying: {restarts} restarts in the last 15 minutes; {then}"
+                    "its instance keeps dying (restarts in the last 15 minutes: {restarts}); {then}"
                 );
                 let hint = format!("see what it says before it ends: temps logs {name}");
                 Some(check(&name, level, &what, &hint))

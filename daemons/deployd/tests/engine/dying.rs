@@ -68,7 +68,7 @@ async fn one_that_keeps_dying_is_started_again_after_a_pause_without_another_rep
             let next = app.restart_at.expect("it waits for its pause");
             let check = told(&running).await.expect("the doctor knows");
             assert_eq!(check.level, CheckLevel::Failed);
-            for part in [format!("{} restarts", restarts - 1), next.rfc3339()] {
+            for part in [format!("minutes: {})", restarts - 1), next.rfc3339()] {
                 assert!(check.what.contains(&part), "{check:?}");
             }
         }

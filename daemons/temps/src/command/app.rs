@@ -100,7 +100,7 @@ pub fn dying(view: &AppView) -> Option<String> {
     let restarts = view.restarts;
     let at = view.restart_at?.rfc3339();
     Some(format!(
-        "{}: its instance keeps dying: {restarts} restarts in the last 15 minutes; next attempt at {at}",
+        "{}: its instance keeps dying (restarts in the last 15 minutes: {restarts}); next attempt at {at}",
         view.name
     ))
 }
@@ -288,7 +288,7 @@ mod tests {
         view.restart_at = Some(Timestamp(60_000));
         let told = dying(&view).unwrap();
         assert!(
-            told.contains("4 restarts") && told.contains("1970-01-01T00:01:00Z"),
+            told.contains("minutes: 4)") && told.contains("1970-01-01T00:01:00Z"),
             "{told}"
         );
         assert_eq!(detailed(&view)["restart_at"], "1970-01-01T00:01:00Z");
