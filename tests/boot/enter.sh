@@ -1,10 +1,12 @@
 #!/bin/sh
 # Does something in a root that stays as it is: enter.sh LOWER LAYER TESTS run COMMAND...
-#                                                enter.sh LOWER LAYER TESTS boot
+#                                                enter.sh LOWER LAYER TESTS boot [alone|engine]
 #
 # What is written goes to LAYER/upper, so that a next call goes on from there; LAYER/out is /srv/out
-# inside, TESTS is /srv/tests. To be called by `unshare --mount`: nothing that is mounted here is seen
-# elsewhere, and all of it goes when the last process ends.
+# inside, TESTS is /srv/tests. Booted `alone` it has a network of its own, without an outside; with the
+# host's container `engine` it has the host's network, where containers have their addresses.
+# To be called by `unshare --mount`: nothing that is mounted here is seen elsewhere, and all of it goes
+# when the last process ends.
 set -eu
 lower=$1 layer=$2 tests=$3 what=$4
 shift 4
@@ -15,7 +17,7 @@ root=$layer/root
 if ! mount -t overlay overlay -o "lowerdir=$lower,upperdir=$layer/upper,workdir=$layer/work" "$root" 2>/dev/null; then
     # Where overlays cannot be stacked, a copy does.
     root=$layer/copy
-    [ -d "$root" ] || cp -a --reflink=auto "$lower" "$root"
+    [ -d "$root" ] || { cp -a --reflink=auto "$lower" "$root" && cp -a "$layer/upper/." "$root/"; }
 fi
 
 case $what in
@@ -25,13 +27,19 @@ run)
     exec chroot "$root" "$@"
     ;;
 boot)
+    case $1 in
+    alone) network=--private-network ;;
+    engine) network=--bind=/run/docker.sock ;;
+    esac
     # On a host with the old hierarchies, systemd gets a view of the new one alone.
     umount -R /sys/fs/cgroup 2>/dev/null || true
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    # What systemd-nspawn leaves in /run goes with it.
-    mount -t tmpfs tmpfs /run
+    # What systemd-nspawn leaves here goes with the mount. Not /run/systemd/system: whoever sees that
+    # believes that systemd runs.
+    mkdir -p /run/systemd
+    mount -t tmpfs tmpfs /run/systemd
     exec systemd-nspawn --quiet --keep-unit --register=no --machine="temps-test-$$" \
-        --directory="$root" --private-network --link-journal=no --resolv-conf=off \
+        --directory="$root" "$network" --link-journal=no --resolv-conf=off \
         --bind-ro="$tests:/srv/tests" --bind="$layer/out:/srv/out" --boot
     ;;
 esac

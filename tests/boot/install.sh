@@ -1,10 +1,18 @@
 #!/bin/sh
-# What the package's own scripts do, and what the scenarios need: run in the root before its first boot.
-systemd-sysusers
-systemd-tmpfiles --create temps.conf
-journalctl --update-catalog
-systemctl enable temps.target temps-proxy.service temps-deployd.socket temps-deployd-upload.socket \
-    temps-reconcile.timer temps-tests.service
+# What an administrator does, and what the scenarios need: run in the root before its first boot.
+set -e
+
+if [ -e /srv/temps.deb ]; then
+    dpkg --install /srv/temps.deb
+else
+    # The files are there already; this is what the package's own scripts do.
+    systemd-sysusers
+    systemd-tmpfiles --create temps.conf
+    journalctl --update-catalog
+    systemctl enable temps.target temps-proxy.service temps-deployd.socket temps-deployd-upload.socket \
+        temps-reconcile.timer
+fi
+systemctl enable temps-tests.service
 
 # An operator who is not root, and somebody who is nothing to the platform.
 useradd --create-home --groups temps-admin ada

@@ -16,6 +16,7 @@ class Load:
 
     host: str
     wanted: str = ""
+    port: int = 80
     threads: int = 4
     # Each on its own connection, as most clients come; keep-alive is the harness's job elsewhere.
     pause: float = 0.005
@@ -54,7 +55,7 @@ class Load:
             time.sleep(self.pause)
 
     def _ask(self) -> str | None:
-        connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=TIMEOUT)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
         try:
             connection.request("GET", "/", headers={"Host": self.host, "Connection": "close"})
             answer = connection.getresponse()

@@ -1,6 +1,6 @@
 """Boots the installed platform in Debian and reports what its scenarios found.
 
-    tests/boot/run.py [--debian SUITE]... [--binary FILE] [--only SCENARIO]... [--report FILE] [--keep]
+    tests/boot/run.py [--debian SUITE]... [--binary FILE | --deb FILE] [--only SCENARIO]...
 
 The platform is installed into a layer over a cached root (root.py, stage.py, install.sh), which is
 booted with systemd-nspawn (enter.sh) as often as order.py says. Inside, inside.py runs the scenarios and
@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -44,10 +45,12 @@ def main() -> int:
         return 0
     lines = []
     for suite in options.debian or root.SUITES[:1]:
-        try:
-            lines += run(suite, options)
-        except Fault as fault:
-            lines.append({"suite": suite, "case": "boots", "problem": str(fault)})
+        for world in order.WORLDS:
+            try:
+                lines += run(suite, world, options)
+            except Fault as fault:
+                lines.append({"case": f"{suite}: {world}", "problem": str(fault)})
+                print(f"{suite} FAILED  {world}: {fault}")
     if options.report:
         options.report.write_text("".join(json.dumps(line) + "\n" for line in lines))
     failed = [line for line in lines if line.get("problem")]
@@ -69,34 +72,32 @@ def missing() -> str | None:
     return None
 
 
-def run(suite: str, options: argparse.Namespace) -> list[dict]:
-    """Boots one root through all its scenarios."""
+def run(suite: str, world: str, options: argparse.Namespace) -> list[dict]:
+    """Boots one root through the scenarios of one world."""
+    boots = order.chosen(world, options.only)
+    if not boots:
+        return []
+    if world == "engine" and not _engine():
+        return [{"case": f"{suite} {world}", "skipped": "no container engine answers at /run/docker.sock"}]
     lower = root.cached(suite, TARGET / "boot")
     layer = Path(tempfile.mkdtemp(prefix=f"boot.{suite}.", dir=options.work))
-    keeps = options.keep
     try:
-        boots = order.chosen(options.only)
-        out = layer / "out"
-        out.mkdir()
-        upper = layer / "upper"
-        stage.stage(upper, options.binary)
-        _add_runner(upper)
-        (out / "boots.json").write_text(json.dumps(boots))
-        install = _enter(lower, layer, ["run", "sh", "-e", "/srv/install.sh"], INSTALL_LIMIT)
+        _prepare(layer, world, boots, options)
+        install = _enter(lower, layer, ["run", "sh", "/srv/install.sh"], INSTALL_LIMIT)
         if install != 0:
             raise Fault(f"installing failed with status {install}: {_end(layer / 'console.log')}")
         lines = []
-        for number, scenarios in enumerate(boots, 1):
-            status = _enter(lower, layer, ["boot"], BOOT_LIMIT)
-            lines += _report(suite, number, scenarios, out, status)
+        for number in range(1, len(boots) + 1):
+            status = _enter(lower, layer, ["boot", world], BOOT_LIMIT)
+            lines += _report(suite, number, layer / "out", status)
             if (status == REBOOT) != (number < len(boots)):
-                lines.append({"suite": suite, "case": f"boot {number}", "problem": _ending(status, layer)})
+                lines.append({"case": f"{suite} boot {number}", "problem": _ending(status, layer)})
                 break
         if any(line.get("problem") for line in lines):
             _show(layer)
         return lines
     finally:
-        if keeps:
+        if options.keep:
             print(f"kept: {layer}")
         else:
             shutil.rmtree(layer, ignore_errors=True)
@@ -105,7 +106,8 @@ def run(suite: str, options: argparse.Namespace) -> list[dict]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--debian", action="append", choices=root.SUITES, help="the oldest one if none is given")
-    parser.add_argument("--binary", type=Path, default=TARGET / "debug/temps")
+    parser.add_argument("--binary", type=Path, default=TARGET / "debug/temps", help="to be staged with the tree's files")
+    parser.add_argument("--deb", type=Path, help="a package to install instead")
     parser.add_argument("--only", action="append", metavar="SCENARIO")
     parser.add_argument("--report", type=Path, help="a line of JSON for each case")
     parser.add_argument("--work", type=Path, default=Path(os.environ.get("TMPDIR", "/tmp")))
@@ -113,13 +115,39 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _add_runner(upper: Path) -> None:
+def _engine() -> bool:
+    """Whether a container engine listens where the units look for it."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex("/run/docker.sock") == 0
+
+
+def _prepare(layer: Path, world: str, boots: list[list[str]], options: argparse.Namespace) -> None:
+    upper, here = layer / "upper", TESTS / "boot"
     units = upper / "etc/systemd/system"
-    units.mkdir(parents=True, exist_ok=True)
-    here = TESTS / "boot"
+    units.mkdir(parents=True)
+    (upper / "srv").mkdir()
+    (layer / "out").mkdir()
+    if options.deb:
+        shutil.copy(options.deb, upper / "srv/temps.deb")
+    else:
+        stage.stage(upper, options.binary)
     shutil.copy(here / "temps-tests.service", units)
-    (upper / "srv").mkdir(exist_ok=True)
     shutil.copy(here / "install.sh", upper / "srv")
+    (layer / "out/boots.json").write_text(json.dumps(boots))
+    if world == "engine":
+        app = ["tests/apps/make", "container", "healthy", "v1", str(layer / "out/container")]
+        subprocess.run(app, cwd=TESTS.parent, check=True, timeout=INSTALL_LIMIT)
+        # The host's network: its ports 80 and 443 may be taken, and are nobody's business.
+        for name in ("http", "https"):
+            drop_in = units / f"temps-proxy-{name}.socket.d/50-tests.conf"
+            drop_in.parent.mkdir()
+            drop_in.write_text(f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{_free_port()}\n")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _enter(lower: Path, layer: Path, what: list[str], limit: float) -> int | None:
@@ -139,17 +167,17 @@ def _enter(lower: Path, layer: Path, what: list[str], limit: float) -> int | Non
                 child.wait()
 
 
-def _report(suite: str, number: int, scenarios: list[str], out: Path, status: int | None) -> list[dict]:
+def _report(suite: str, number: int, out: Path, status: int | None) -> list[dict]:
     path = out / f"boot-{number}.jsonl"
     said = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     if not said:
-        return [{"suite": suite, "case": f"boot {number}", "problem": f"no scenario ran (status {status})"}]
+        return [{"case": f"{suite} boot {number}", "problem": f"no scenario ran (status {status})"}]
     planned, *cases = said
     done = {line["case"]: line for line in cases}
     lines = []
     for case in planned["cases"]:
-        line = done.get(case, {"case": case, "problem": "it was not reached, or did not end"})
-        lines.append({"suite": suite, **line})
+        line = done.get(case, {"problem": "it was not reached, or did not end"})
+        lines.append({**line, "case": f"{suite} {case}"})
         word = "FAILED" if line.get("problem") else "skipped" if line.get("skipped") else "ok"
         print(f"{suite} {word:<7} {case} ({line.get('seconds', 0):.1f} s)", flush=True)
         for text in [*line.get("said", []), *filter(None, [line.get("problem"), line.get("skipped")])]:

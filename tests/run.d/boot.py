@@ -27,11 +27,11 @@ def check(machine: Machine) -> Outcome:
         failed = [case for case in lines if case.get("problem")]
         for case in lines:
             if reason := case.get("skipped"):
-                result.skipped.append(f"{suite}: {reason}")
+                result.skipped.append(reason)
             else:
-                result.check(f"{suite} {case['case']}", case.get("problem"))
+                result.check(case["case"], case.get("problem"))
             if said := case.get("said"):
-                result.said.append((f"{suite} {case['case']}", said))
+                result.said.append((case["case"], said))
         if problem and not failed:
             result.failed.append(f"{suite}: {problem}")
     return result

@@ -60,7 +60,7 @@ def all_suites() -> list[Suite]:
         tests = nextest(f"package(temps-tests) and binary(={target})", PLATFORM_LIMIT)
         about = f"the suite tests/{target}"
         suites.append(Suite(target, about, tests, engine=target != "architecture"))
-    suites.append(Suite("boot", "the installed platform, booted in Debian", boot))
+    suites.append(Suite("boot", "the installed platform, booted in Debian", boot, engine=True))
     suites.append(Suite("bench", "the benchmarks run; what they print of a debug build says nothing", bench))
     suites.append(Suite("demo", "packaging/demo.sh --once", demo))
     return suites
