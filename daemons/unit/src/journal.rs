@@ -8,6 +8,7 @@
 //! An event that operators act on carries a [`MessageId`], by [`event!`](crate::event); its text is in the
 //! message catalog.
 
+pub mod level;
 mod line;
 
 use std::io::{self, IsTerminal};
@@ -15,7 +16,7 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 /// Says what is logged, in the syntax of `tracing_subscriber::EnvFilter`: `debug`,
 /// `info,temps_proxy=trace`. Without it: `info`.
@@ -78,18 +79,28 @@ pub use tracing;
 /// does nothing.
 pub fn init(applet: &str) {
     let (filter, wrong) = filter(std::env::var(LEVEL_VARIABLE).ok().as_deref());
-    let output: Box<dyn Layer<Registry> + Send + Sync> = match journal(applet) {
+    let journal = journal(applet);
+    let is_journal = journal.is_some();
+    let output: Box<dyn Layer<Registry> + Send + Sync> = match journal {
         Some(journal) => journal.boxed(),
         None => lines(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).boxed(),
     };
+    let (filter, handle) = reload::Layer::new(filter);
     // Fails only if logging was started before.
     if tracing_subscriber::registry()
         .with(output.with_filter(filter))
         .try_init()
         .is_ok()
-        && let Some(wrong) = wrong
     {
-        tracing::warn!("{LEVEL_VARIABLE} cannot be understood, logging at info: {wrong}");
+        // The only place that sets it, and it comes here once.
+        let _ = level::RUNNING.set(level::Running {
+            filter: handle,
+            applet: applet.to_owned(),
+            is_journal,
+        });
+        if let Some(wrong) = wrong {
+            tracing::warn!("{LEVEL_VARIABLE} cannot be understood, logging at info: {wrong}");
+        }
     }
 }
 

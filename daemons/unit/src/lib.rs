@@ -9,6 +9,7 @@
 //! | [`shutdown`] | SIGTERM becomes a drain, SIGHUP a reload |
 //! | [`serve`] | the accept loop of the tarpc services: who may, how many, and the drain |
 //! | [`authz`] | who is calling (`SO_PEERCRED`) and what they may do |
+//! | [`bus`] | a name on the system bus, for as long as there is one: retried, left without losing a call |
 //! | [`creds`] | credentials and key files, never in logs |
 //! | [`dirs`] | the directories systemd gives a unit |
 //! | [`config`] | TOML with drop-ins |
@@ -22,6 +23,7 @@
 //! [`shutdown::Signals::install`]; [`notify::ready`] last, when the first request can be answered.
 
 pub mod authz;
+pub mod bus;
 pub mod config;
 pub mod creds;
 pub mod dirs;
