@@ -35,6 +35,8 @@ pub(super) const PAUSE: Duration = Duration::from_millis(250);
 const TRUSTED: u8 = 0;
 const RAISED: u8 = 1;
 const INQUIRED: u8 = 2;
+/// Raised again since the inquiry began, which may have looked too early.
+const AGAIN: u8 = 3;
 
 /// Whether requests say that a target cannot be reached.
 #[derive(Debug, Default)]
@@ -43,13 +45,29 @@ pub(super) struct Suspicion(AtomicU8);
 impl Suspicion {
     /// Notes that a request failed; true if the watcher has to be woken for it.
     fn raise(&self) -> bool {
-        // Most calls end here, and without a write that the other cores would have to see.
-        self.0.load(Ordering::Relaxed) == TRUSTED && self.step(TRUSTED, RAISED)
+        match self.0.load(Ordering::Relaxed) {
+            TRUSTED => self.step(TRUSTED, RAISED),
+            INQUIRED => {
+                self.step(INQUIRED, AGAIN);
+                false
+            }
+            // Most calls end here, and without a write that the other cores would have to see.
+            _ => false,
+        }
     }
 
     /// Takes it up; true if there is an inquiry to begin.
     pub(super) fn take(&self) -> bool {
         self.step(RAISED, INQUIRED)
+    }
+
+    /// Ends an inquiry that found nothing; false if another one is due.
+    pub(super) fn settle(&self) -> bool {
+        let is_over = self.step(INQUIRED, TRUSTED);
+        if !is_over {
+            self.0.store(INQUIRED, Ordering::Release);
+        }
+        is_over
     }
 
     /// The inquiry is over.
@@ -117,7 +135,8 @@ mod tests {
         assert!(!suspicion.raise(), "the watcher was woken already");
         assert!(suspicion.take());
         assert!(!suspicion.raise() && !suspicion.take(), "it is looked into");
-        suspicion.end();
+        assert!(!suspicion.settle(), "it was raised after the look");
+        assert!(suspicion.settle());
         assert!(suspicion.raise());
     }
 

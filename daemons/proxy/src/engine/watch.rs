@@ -128,21 +128,23 @@ fn start(
 fn look_into(checks: &mut JoinSet<Found>, slots: &Arc<Semaphore>, target: Arc<Target>) {
     let slots = Arc::clone(slots);
     checks.spawn(async move {
-        let verdict = {
-            let _slot = slots.acquire().await;
-            match target.address() {
-                Some(address) => suspicion::inquire(address).await,
-                None => None,
+        let verdict = loop {
+            let absence = {
+                let _slot = slots.acquire().await;
+                match target.address() {
+                    Some(address) => suspicion::inquire(address).await,
+                    None => None,
+                }
+            };
+            if let Some(why) = absence {
+                target.suspicion.end();
+                break Verdict::Unreachable(why);
+            }
+            sleep(suspicion::PAUSE).await;
+            if target.suspicion.settle() {
+                break Verdict::Unknown;
             }
         };
-        let verdict = match verdict {
-            Some(why) => Verdict::Unreachable(why),
-            None => {
-                sleep(suspicion::PAUSE).await;
-                Verdict::Unknown
-            }
-        };
-        target.suspicion.end();
         Found { target, verdict }
     });
 }
