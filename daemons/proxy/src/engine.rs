@@ -157,9 +157,9 @@ impl Engine {
         let store = self.store.clone();
         let snapshot = Arc::new(snapshot);
         let written = {
-            let snapshot = Arc::clone(&snapshot);
+            let (snapshot, served) = (Arc::clone(&snapshot), Arc::clone(current.snapshot()));
             tokio::task::spawn_blocking(move || {
-                let errors = snapshot::errors(&snapshot);
+                let errors = snapshot::errors(&snapshot, &served);
                 if errors.is_empty() {
                     store.save(&snapshot).map_err(ApplyError::from)
                 } else {

@@ -1,9 +1,13 @@
 //! What makes a snapshot valid. Pure but for one look at each static site's directory.
 //!
-//! Every error is found and reported at once; a snapshot with any is refused as a whole.
+//! Every error is found and reported at once; a snapshot with any is refused as a whole. So only
+//! what it says can be an error, and what is new in it: a site whose directory vanished while it is
+//! served stays in every snapshot, and must not keep the routes of other apps from being changed.
 
 use crate::engine::probe;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use temps_ipc::id::InstanceId;
 use temps_ipc::types::route::MAX_ROUTES;
 use temps_ipc::types::{Address, Backend, Snapshot};
 
@@ -13,9 +17,17 @@ const MAX_TARGETS: usize = 256;
 /// Longest path of a Unix socket: `sun_path` has 108 bytes with its terminator (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Every reason why `snapshot` cannot be served; none if it can.
-pub fn errors(snapshot: &Snapshot) -> Vec<String> {
+/// Every reason why `snapshot` cannot be served after `served`; none if it can.
+pub fn errors(snapshot: &Snapshot, served: &Snapshot) -> Vec<String> {
     let mut errors = Vec::new();
+    let known: HashSet<(&InstanceId, &Path)> = served
+        .routes
+        .iter()
+        .filter_map(|route| match &route.backend {
+            Backend::Static(site) => Some((&site.id, site.root.as_path())),
+            Backend::Targets(_) => None,
+        })
+        .collect();
     if snapshot.generation == 0 {
         errors.push("generation 0 means that there is no snapshot; start at 1".to_owned());
     }
@@ -58,7 +70,7 @@ pub fn errors(snapshot: &Snapshot) -> Vec<String> {
                         "{name}: the path {} is not absolute",
                         site.root.display()
                     ));
-                } else if !site.root.is_dir() {
+                } else if !known.contains(&(&site.id, site.root.as_path())) && !site.root.is_dir() {
                     errors.push(format!(
                         "{name}: {} is not a directory",
                         site.root.display()
@@ -119,7 +131,7 @@ pub fn target_errors(target: &temps_ipc::types::Target) -> Vec<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use temps_ipc::id::{InstanceId, ReleaseId};
+    use temps_ipc::id::ReleaseId;
     use temps_ipc::types::{HealthCheck, Route, StaticSite, Target};
 
     pub(crate) fn target(port: u16) -> Target {
@@ -141,11 +153,13 @@ pub(crate) mod tests {
     }
 
     fn found(routes: Vec<Route>) -> String {
-        errors(&Snapshot {
-            generation: 1,
-            routes,
-        })
-        .join("\n")
+        found_after(Vec::new(), routes)
+    }
+
+    fn found_after(before: Vec<Route>, routes: Vec<Route>) -> String {
+        let [served, offered] =
+            [(1, before), (2, routes)].map(|(generation, routes)| Snapshot { generation, routes });
+        errors(&offered, &served).join("\n")
     }
 
     #[test]
@@ -193,7 +207,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_served_site_whose_directory_vanished_refuses_nothing_of_others() {
+        let site = |root: &str| {
+            let mut route = route("c.test", "/", "c", vec![]);
+            route.backend = Backend::Static(StaticSite {
+                id: InstanceId::fresh(),
+                root: root.into(),
+                spa: false,
+            });
+            route
+        };
+        let gone = site("/nonexistent/site");
+        assert!(found(vec![gone.clone()]).contains("not a directory"));
+        let other = route("a.test", "/", "a", vec![target(1)]);
+        let next = vec![gone.clone(), other];
+        assert_eq!(found_after(vec![gone.clone()], next), "");
+        let mut fresh = gone.clone();
+        fresh.backend = site("/nonexistent/site").backend;
+        assert!(found_after(vec![gone], vec![fresh]).contains("not a directory"));
+    }
+
+    #[test]
     fn generation_zero_is_refused() {
-        assert!(!errors(&Snapshot::default()).is_empty());
+        let nothing = Snapshot::default();
+        assert!(!errors(&nothing, &nothing).is_empty());
     }
 }
