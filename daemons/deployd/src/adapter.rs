@@ -6,3 +6,4 @@ pub mod process;
 mod procfs;
 pub mod proxy;
 pub mod sim;
+pub mod systemd;

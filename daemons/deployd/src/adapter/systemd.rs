@@ -1,0 +1,3 @@
+//! The `systemd` runtime: instances are transient units of the service manager.
+
+pub mod manager;
