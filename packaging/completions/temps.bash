@@ -46,6 +46,9 @@ _temps() {
             temps,rollback)
                 cmd="temps__subcmd__rollback"
                 ;;
+            temps,setup)
+                cmd="temps__subcmd__setup"
+                ;;
             temps,status)
                 cmd="temps__subcmd__status"
                 ;;
@@ -154,6 +157,9 @@ _temps() {
             temps__subcmd__help,rollback)
                 cmd="temps__subcmd__help__subcmd__rollback"
                 ;;
+            temps__subcmd__help,setup)
+                cmd="temps__subcmd__help__subcmd__setup"
+                ;;
             temps__subcmd__help,status)
                 cmd="temps__subcmd__help__subcmd__status"
                 ;;
@@ -209,7 +215,7 @@ _temps() {
 
     case "${cmd}" in
         temps)
-            opts="-h -V --runtime-dir --help --version up deploy rollback logs status doctor reconcile app release env domain help"
+            opts="-h -V --runtime-dir --help --version up setup deploy rollback logs status doctor reconcile app release env domain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -799,7 +805,7 @@ _temps() {
             return 0
             ;;
         temps__subcmd__help)
-            opts="up deploy rollback logs status doctor reconcile app release env domain help"
+            opts="up setup deploy rollback logs status doctor reconcile app release env domain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1092,6 +1098,20 @@ _temps() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        temps__subcmd__help__subcmd__setup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         temps__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1265,6 +1285,43 @@ _temps() {
                 return 0
             fi
             case "${prev}" in
+                --runtime-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        temps__subcmd__setup)
+            opts="-h --base-domain --operator --acme-mail --yes --dry-run --check --root --json --runtime-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --base-domain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --operator)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --acme-mail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --runtime-dir)
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then

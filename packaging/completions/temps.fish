@@ -28,6 +28,7 @@ complete -c temps -n "__fish_temps_needs_command" -l runtime-dir -d 'The sockets
 complete -c temps -n "__fish_temps_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c temps -n "__fish_temps_needs_command" -s V -l version -d 'Print version'
 complete -c temps -n "__fish_temps_needs_command" -f -a "up" -d 'Run the whole platform in the foreground, as an ordinary user'
+complete -c temps -n "__fish_temps_needs_command" -f -a "setup" -d 'Set up an installed platform, or change how it is set up'
 complete -c temps -n "__fish_temps_needs_command" -f -a "deploy" -d 'Put a new release of an app into service; make the app if it is new'
 complete -c temps -n "__fish_temps_needs_command" -f -a "rollback" -d 'Put an earlier release of an app back into service'
 complete -c temps -n "__fish_temps_needs_command" -f -a "logs" -d 'Show what an app or its build printed'
@@ -45,6 +46,16 @@ complete -c temps -n "__fish_temps_using_subcommand up" -l https -d 'Where to se
 complete -c temps -n "__fish_temps_using_subcommand up" -l base-domain -d 'The domain under which apps get their hosts' -r
 complete -c temps -n "__fish_temps_using_subcommand up" -l runtime-dir -d 'The sockets of the instance to talk to, or to start' -r -f -a "(__fish_complete_directories)"
 complete -c temps -n "__fish_temps_using_subcommand up" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c temps -n "__fish_temps_using_subcommand setup" -l base-domain -d 'The domain under which apps get their hosts: APP.HOST' -r -f -a "(__fish_print_hostnames)"
+complete -c temps -n "__fish_temps_using_subcommand setup" -l operator -d 'A user who may operate the platform: deploy, see secrets of apps, stop everything. Repeatable' -r -f -a "(__fish_complete_users)"
+complete -c temps -n "__fish_temps_using_subcommand setup" -l acme-mail -d 'The address for the certificate authority; not built yet, and refused' -r
+complete -c temps -n "__fish_temps_using_subcommand setup" -l root -d 'Set up the system in this directory, which does not run' -r -F
+complete -c temps -n "__fish_temps_using_subcommand setup" -l runtime-dir -d 'The sockets of the instance to talk to, or to start' -r -f -a "(__fish_complete_directories)"
+complete -c temps -n "__fish_temps_using_subcommand setup" -l yes -d 'Do not ask'
+complete -c temps -n "__fish_temps_using_subcommand setup" -l dry-run -d 'Show what would change, and change nothing'
+complete -c temps -n "__fish_temps_using_subcommand setup" -l check -d 'Only say what is in the way; the exit status is 1 if the platform cannot serve'
+complete -c temps -n "__fish_temps_using_subcommand setup" -l json -d 'Print results as JSON on stdout, errors too'
+complete -c temps -n "__fish_temps_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c temps -n "__fish_temps_using_subcommand deploy" -l source -d 'A directory of source: with a Dockerfile or a Procfile' -r -f -a "(__fish_complete_directories)"
 complete -c temps -n "__fish_temps_using_subcommand deploy" -l image -d 'An image that the container engine has or can pull' -r
 complete -c temps -n "__fish_temps_using_subcommand deploy" -l git -d 'A git repository, by URL or path, at a branch, tag or commit' -r -f
@@ -153,18 +164,19 @@ complete -c temps -n "__fish_temps_using_subcommand domain; and __fish_seen_subc
 complete -c temps -n "__fish_temps_using_subcommand domain; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Take hosts away from an app'
 complete -c temps -n "__fish_temps_using_subcommand domain; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the hosts of an app, its own first'
 complete -c temps -n "__fish_temps_using_subcommand domain; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "up" -d 'Run the whole platform in the foreground, as an ordinary user'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "deploy" -d 'Put a new release of an app into service; make the app if it is new'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "rollback" -d 'Put an earlier release of an app back into service'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "logs" -d 'Show what an app or its build printed'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "status" -d 'Show how the platform and its apps are'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "doctor" -d 'Look for what is wrong, and say what to do about it'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "reconcile" -d 'Bring what runs in line with what should run'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "app" -d 'See and remove apps'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "release" -d 'See the releases of an app'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "env" -d 'Set the environment variables of an app'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "domain" -d 'Choose the hosts an app answers to'
-complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up deploy rollback logs status doctor reconcile app release env domain help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "up" -d 'Run the whole platform in the foreground, as an ordinary user'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "setup" -d 'Set up an installed platform, or change how it is set up'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "deploy" -d 'Put a new release of an app into service; make the app if it is new'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "rollback" -d 'Put an earlier release of an app back into service'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "logs" -d 'Show what an app or its build printed'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "status" -d 'Show how the platform and its apps are'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "doctor" -d 'Look for what is wrong, and say what to do about it'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "reconcile" -d 'Bring what runs in line with what should run'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "app" -d 'See and remove apps'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "release" -d 'See the releases of an app'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "env" -d 'Set the environment variables of an app'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "domain" -d 'Choose the hosts an app answers to'
+complete -c temps -n "__fish_temps_using_subcommand help; and not __fish_seen_subcommand_from up setup deploy rollback logs status doctor reconcile app release env domain help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from app" -f -a "list" -d 'List the apps'
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from app" -f -a "show" -d 'Show one app: its hosts, instances and deployment'
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from app" -f -a "destroy" -d 'Remove an app with its releases, variables and logs'

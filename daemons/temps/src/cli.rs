@@ -3,12 +3,14 @@
 
 mod app;
 mod deploy;
+mod setup;
 mod up;
 
 pub use app::{
     AppCommand, DomainCommand, EnvCommand, EnvListArgs, EnvSetArgs, LogsArgs, ReleaseCommand,
 };
 pub use deploy::{ContentArgs, DeployArgs, RollbackArgs};
+pub use setup::SetupArgs;
 pub use up::UpArgs;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -19,7 +21,8 @@ use temps_ipc::types::AppName;
 const EXIT_STATUS: &str = "\
 Exit status:
   0    done; for deploy and rollback: the release serves
-  1    the release was refused or rolled back; or doctor found a failure
+  1    the release was refused or rolled back; or doctor or setup found
+       a failure
   64   wrong arguments, or a feature that is not built yet
   66   no such app, release, variable or domain
   69   the platform, or a part of it, does not answer
@@ -51,6 +54,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Up(UpArgs),
+    Setup(SetupArgs),
     Deploy(DeployArgs),
     Rollback(RollbackArgs),
     Logs(LogsArgs),

@@ -8,6 +8,7 @@ mod env;
 mod logs;
 mod reconcile;
 mod release;
+mod setup;
 mod status;
 
 use crate::cli::{self, Cli, Command};
@@ -79,6 +80,7 @@ fn carry_out(cli: Cli, out: &Out) -> Done {
         let flag = cli.runtime_dir.as_deref();
         let command = match cli.command {
             Command::Up(args) => return up::run(args, flag, out).await,
+            Command::Setup(args) => return setup::run(args, out).await,
             command => command,
         };
         let instance = Instance::find(flag)?;
@@ -87,7 +89,7 @@ fn carry_out(cli: Cli, out: &Out) -> Done {
             return Err(fault.into());
         }
         match command {
-            Command::Up(_) => unreachable!("handled above"),
+            Command::Up(_) | Command::Setup(_) => unreachable!("handled above"),
             Command::Deploy(args) => deploy::deploy(&instance, args, out).await,
             Command::Rollback(args) => deploy::rollback(&instance, args, out).await,
             Command::Logs(args) => logs::run(&instance, args, out).await,

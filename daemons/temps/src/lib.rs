@@ -22,6 +22,8 @@ mod table;
 mod up;
 mod upload;
 
+pub use temps_deployd::store::schema::VERSION as SCHEMA;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

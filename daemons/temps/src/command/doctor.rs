@@ -35,7 +35,8 @@ pub async fn run(instance: &Instance, out: &Out) -> Done {
     Ok(())
 }
 
-fn show(check: &Check, out: &Out) -> Done {
+/// Prints a finding, and what to do about it.
+pub fn show(check: &Check, out: &Out) -> Done {
     let level = match check.level {
         CheckLevel::Ok => out.styled(Style::Good, "ok     "),
         CheckLevel::Warning => out.styled(Style::Warning, "warning"),
@@ -149,15 +150,18 @@ async fn port(name: &str, address: SocketAddr) -> Check {
     }
 }
 
-fn ok(name: &str, what: impl Into<String>) -> Check {
+/// A finding: nothing is wrong.
+pub fn ok(name: &str, what: impl Into<String>) -> Check {
     check(name, CheckLevel::Ok, what, "")
 }
 
-fn warning(name: &str, what: impl Into<String>, hint: &str) -> Check {
+/// A finding that wants attention.
+pub fn warning(name: &str, what: impl Into<String>, hint: &str) -> Check {
     check(name, CheckLevel::Warning, what, hint)
 }
 
-fn failed(name: &str, fault: &Fault) -> Check {
+/// A finding that keeps something from working.
+pub fn failed(name: &str, fault: &Fault) -> Check {
     check(name, CheckLevel::Failed, fault.what.as_str(), &fault.hint)
 }
 
