@@ -1,7 +1,7 @@
 //! Unpacks a tar archive that a stranger made.
 //!
 //! What holds when [`unpack`] returns `Ok`: everything that was written is below the directory, no
-//! link leads out of it, every entry is a regular file, a directory or a link, modes are 0755 or
+//! link leads out of it (unless [`Links::Anywhere`] was said), every entry is a regular file, a directory or a link, modes are 0755 or
 //! 0644 (owner, set-id and sticky bits of the archive are ignored), and the limits were kept. The
 //! archive is never trusted about what is already there: each path is walked component by
 //! component from a descriptor of the directory, and no link is followed on the way.
@@ -10,12 +10,14 @@
 //! then is for the caller to remove.
 
 mod header;
+pub mod pack;
 mod tree;
 
 #[cfg(test)]
 mod tests;
 
 use header::{Kind, Member, Members};
+use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -26,7 +28,7 @@ use temps_ipc::{Code, Fault};
 use tree::Tree;
 
 /// What an archive may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of all files together.
     pub bytes: u64,
@@ -118,12 +120,23 @@ impl From<ArchiveError> for Fault {
 }
 
 /// What was unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Summary {
     /// Regular files.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// Where symbolic links may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Links {
+    /// Nowhere but into the directory: the platform reads and serves what it finds there.
+    Within,
+    /// Anywhere, as a build makes them (a Python environment's `bin/python3`): nobody follows them but
+    /// the app, with its own rights.
+    Anywhere,
 }
 
 /// Unpacks `archive` into `directory`, which must exist and be empty. Blocks; looks at `cancelled`
@@ -132,13 +145,13 @@ pub struct Summary {
 /// # Errors
 /// See [`ArchiveError`]; some entries may have been unpacked then.
 pub fn unpack(
-    archive: &Path,
+    archive: impl Read,
     directory: &Path,
     limits: Limits,
+    links: Links,
     cancelled: &AtomicBool,
 ) -> Result<Summary, ArchiveError> {
-    let file = File::open(archive).map_err(ArchiveError::io)?;
-    let mut archive = tar::Archive::new(io::BufReader::with_capacity(128 * 1024, file));
+    let mut archive = tar::Archive::new(io::BufReader::with_capacity(128 * 1024, archive));
     let tree = Tree::open(directory)?;
     let mut summary = Summary::default();
     let mut members = Members::new(&mut archive)?;
@@ -174,7 +187,7 @@ pub fn unpack(
                 summary.files += 1;
             }
             Kind::Directory => tree.create_directory(&name, &path)?,
-            Kind::Symlink(target) => tree.create_symlink(&name, &path, &target)?,
+            Kind::Symlink(target) => tree.create_symlink(&name, &path, &target, links)?,
             Kind::HardLink(target) => {
                 let target = tree::components(&target, limits.depth).map_err(|_| {
                     ArchiveError::entry(&name, "is a link to a place outside of the archive")
@@ -187,7 +200,9 @@ pub fn unpack(
     if entries == 0 {
         return Err(ArchiveError::Empty);
     }
-    tree.check_links()?;
+    if links == Links::Within {
+        tree.check_links()?;
+    }
     Ok(summary)
 }
 
@@ -214,12 +229,12 @@ fn copy(
     Ok(())
 }
 
-/// Holds a directory that something else filled (git) to the rules of an archive: its limits, and
-/// no link that leads out of it. Blocks.
+/// Holds a directory that something else filled (git, a build) to the rules of an archive: its limits,
+/// and where its links may lead. Blocks.
 ///
 /// # Errors
 /// See [`ArchiveError`].
-pub fn check_tree(directory: &Path, limits: Limits) -> Result<(), ArchiveError> {
+pub fn check_tree(directory: &Path, limits: Limits, links: Links) -> Result<(), ArchiveError> {
     let tree = Tree::open(directory)?;
     let (mut entries, mut bytes) = (0, 0_u64);
     let mut waiting = vec![Vec::<OsString>::new()];
@@ -240,7 +255,9 @@ pub fn check_tree(directory: &Path, limits: Limits) -> Result<(), ArchiveError> 
             if kind.is_dir() {
                 waiting.push(name);
             } else if kind.is_symlink() {
-                tree.note_link(name);
+                if links == Links::Within {
+                    tree.note_link(name);
+                }
             } else {
                 bytes = bytes.saturating_add(entry.metadata().map_err(ArchiveError::io)?.len());
                 if bytes > limits.bytes {

@@ -42,6 +42,15 @@ pub struct Settings {
     pub idle: Duration,
     /// Builds side by side.
     pub builds_at_once: usize,
+    /// Memory that a build may use, in MiB.
+    pub build_memory: u64,
+    /// Processor time that a build may use, in percent of one processor.
+    pub build_cpu: u32,
+    /// Processes and threads of a build.
+    pub build_tasks: u64,
+    /// How long a build may take.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub build_timeout: Duration,
     /// Releases per app that one may go back to.
     pub keep_releases: usize,
     /// Largest upload in MiB.
@@ -81,6 +90,14 @@ impl Default for Settings {
             stop_grace: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             builds_at_once: 2,
+            // What bundlers and compilers of ordinary web apps need; also all that the engine's API can
+            // say for the steps of a Dockerfile.
+            build_memory: 2048,
+            // Leaves a processor of two for what serves requests.
+            build_cpu: 100,
+            // A parallel compiler has some per processor; a fork bomb would like more.
+            build_tasks: 1024,
+            build_timeout: Duration::from_secs(30 * 60),
             keep_releases: 5,
             upload_limit: 2048,
             memory_limit: 512,
@@ -109,6 +126,18 @@ impl Settings {
     pub fn check(&self) -> Result<(), String> {
         if self.builds_at_once == 0 || self.builds_at_once > 64 {
             return Err("builds-at-once is from 1 to 64".to_owned());
+        }
+        if self.build_memory < 64 {
+            return Err("build-memory is at least 64 (MiB)".to_owned());
+        }
+        if self.build_cpu == 0 || self.build_cpu > 100_000 {
+            return Err("build-cpu is from 1 to 100000 (percent of one processor)".to_owned());
+        }
+        if self.build_tasks < 16 {
+            return Err("build-tasks is at least 16".to_owned());
+        }
+        if self.build_timeout.is_zero() {
+            return Err("build-timeout is longer than 0s".to_owned());
         }
         if self.keep_releases == 0 || self.keep_releases > 100 {
             return Err("keep-releases is from 1 to 100".to_owned());
@@ -164,7 +193,17 @@ mod tests {
                 .contains("2 minutes")
         );
         assert!(parse("watch = 120").is_err());
-        assert!(parse("builds-at-once = 0").unwrap().check().is_err());
+        for text in [
+            "builds-at-once = 0",
+            "build-memory = 1",
+            "build-cpu = 0",
+            "build-tasks = 1",
+            "build-timeout = \"0s\"",
+        ] {
+            let problem = parse(text).unwrap().check().unwrap_err();
+            let key = text.split(' ').next().unwrap();
+            assert!(problem.starts_with(key), "{problem}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tarpc::server::Serve as _;
 use temps_ipc::rpc::Deployd as _;
+use temps_ipc::types::RuntimeKind;
 use temps_unit::authz::Policy;
 use temps_unit::dirs::Dirs;
 use temps_unit::exit::Exit;
@@ -166,6 +167,9 @@ fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, 
     let docker = DockerSettings {
         socket: settings.docker_socket.clone(),
         memory: i64::try_from(settings.memory_limit << 20).unwrap_or(i64::MAX),
+        build_memory: i64::try_from(settings.build_memory << 20).unwrap_or(i64::MAX),
+        build_cpu_percent: i32::try_from(settings.build_cpu).unwrap_or(i32::MAX),
+        build_limit: settings.build_timeout,
         ..DockerSettings::default()
     };
     let docker = DockerRuntime::new(docker, paths.state());
@@ -184,7 +188,9 @@ fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, 
     let runtimes = Runtimes::new(runtimes);
     let builder = SourceBuilder::new(
         BuildSettings {
-            has_process: settings.standalone,
+            build_limit: settings.build_timeout,
+            homes: paths.build_homes(),
+            directories: settings.standalone.then_some(RuntimeKind::Process),
             ..BuildSettings::default()
         },
         Some(images),

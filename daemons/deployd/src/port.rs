@@ -243,10 +243,29 @@ pub struct BuildJob {
     pub material: Material,
     /// For which runtime; chosen by what is found if absent.
     pub runtime: Option<RuntimeKind>,
+    /// The app's variables, for the source's own build command.
+    pub env: Vec<EnvVar>,
     /// A directory for this release alone; absent at first. What stays in it is the release's.
     pub directory: PathBuf,
     /// Where the build's output is kept, in the format of [`crate::logfile`].
     pub log: PathBuf,
+}
+
+impl BuildJob {
+    /// What the source's own build command finds in its environment, beside what every program needs:
+    /// the app's variables, in plain text, and whose build it is.
+    pub fn variables(&self) -> impl Iterator<Item = (String, String)> {
+        let app = self.env.iter().map(|one| {
+            let name = one.name.as_str().to_owned();
+            // The command needs the plain text.
+            (name, one.value.reveal().to_owned())
+        });
+        let own = [
+            ("TEMPS_APP", self.app.to_string()),
+            ("TEMPS_RELEASE", self.release.to_string()),
+        ];
+        app.chain(own.map(|(name, value)| (name.to_owned(), value)))
+    }
 }
 
 /// A made release.
@@ -269,6 +288,14 @@ pub trait Builder: Send + Sync {
     /// `Invalid`: the source is at fault (with the cause in `what`); `Unavailable`: a part that is
     /// needed is missing; `NoSpace`; `Unsupported`.
     async fn build(&self, job: &BuildJob) -> Result<Built, Fault>;
+
+    /// Removes what is kept of a destroyed app from one build to the next.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    async fn forget(&self, _: &AppName) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 /// The proxy, as far as the engine needs it.

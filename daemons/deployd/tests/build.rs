@@ -4,28 +4,33 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use temps_deployd::adapter::build::{BuildSettings, SourceBuilder};
 use temps_deployd::archive::Limits;
 use temps_deployd::logfile::Reader;
 use temps_deployd::port::{Artifact, BuildJob, Builder, Built, Material};
 use temps_ipc::id::ReleaseId;
-use temps_ipc::types::RuntimeKind;
+use temps_ipc::types::{EnvVar, RuntimeKind};
 use temps_ipc::{Code, Fault};
 
 struct World {
     dir: tempfile::TempDir,
     settings: BuildSettings,
+    env: Vec<EnvVar>,
 }
 
 impl World {
     fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let settings = BuildSettings {
-            has_process: true,
+            directories: Some(RuntimeKind::Process),
+            homes: dir.path().join("homes"),
             ..Default::default()
         };
         Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir,
             settings,
+            env: Vec::new(),
         }
     }
 
@@ -58,12 +63,20 @@ impl World {
             release: ReleaseId::fresh(),
             material,
             runtime,
+            env: self.env.clone(),
             directory: self.path("release"),
             log: self.path("build.log"),
         };
         SourceBuilder::new(self.settings.clone(), None)
             .build(&job)
             .await
+    }
+
+    async fn forget(&self) {
+        SourceBuilder::new(self.settings.clone(), None)
+            .forget(&"shop".parse().unwrap())
+            .await
+            .unwrap();
     }
 
     async fn source(
@@ -191,12 +204,7 @@ async fn what_a_source_lacks_is_named_with_what_to_do() {
             Code::Invalid,
             "no Dockerfile",
         ),
-        (
-            vec![web],
-            systemd,
-            Code::Unsupported,
-            "the systemd runtime is not built yet",
-        ),
+        (vec![web], systemd, Code::Unsupported, "no systemd runtime"),
         (vec![], static_, Code::Invalid, "empty"),
     ];
     for (files, runtime, code, text) in table {
@@ -214,13 +222,16 @@ async fn what_a_source_lacks_is_named_with_what_to_do() {
 #[tokio::test]
 async fn without_the_process_runtime_a_procfile_is_not_enough() {
     let mut world = World::new();
-    world.settings.has_process = false;
-    for runtime in [None, Some(RuntimeKind::Process)] {
+    world.settings.directories = None;
+    for (runtime, text) in [
+        (None, "has no runtime for it"),
+        (Some(RuntimeKind::Process), "only under `temps up`"),
+    ] {
         let fault = world
             .source(&[("Procfile", "web: ./x\n")], runtime)
             .await
             .unwrap_err();
-        assert!(fault.what.contains("only under `temps up`"), "{fault:?}");
+        assert!(fault.what.contains(text), "{fault:?}");
     }
 }
 
@@ -314,6 +325,81 @@ async fn an_earlier_artifact_is_passed_on_if_it_is_still_there() {
     fs::create_dir_all(&root).unwrap();
     let built = world.build(material(), None).await.unwrap();
     assert_eq!(command(&built), "./x");
+}
+
+#[tokio::test]
+async fn a_build_command_runs_in_the_source_with_the_apps_variables() {
+    let mut world = World::new();
+    world.env = vec![EnvVar {
+        name: "GREETING".parse().unwrap(),
+        value: "hello there".parse().unwrap(),
+    }];
+    let procfile = "build: mkdir bin && printf '%s' \"$GREETING from $TEMPS_APP\" > bin/made && ln -s /bin/sh bin/sh \
+                    && echo made && echo warned >&2 && touch \"$HOME/kept\" \"$TMPDIR/gone\"\nweb: cat bin/made\n";
+    let built = world.source(&[("Procfile", procfile)], None).await.unwrap();
+    let Artifact::Directory { root, command } = &built.artifact else {
+        panic!("{built:?}");
+    };
+    assert_eq!(command, "cat bin/made");
+    assert_eq!(
+        fs::read_to_string(root.join("bin/made")).unwrap(),
+        "hello there from shop"
+    );
+    assert_eq!(
+        fs::read_link(root.join("bin/sh")).unwrap(),
+        Path::new("/bin/sh")
+    );
+    let log = world.log();
+    for text in ["made\n", "warned\n", "build runs `mkdir"] {
+        assert!(log.contains(text), "{log}");
+    }
+    assert!(!log.contains("ignored"), "{log}");
+    // The next build finds what this one kept.
+    let again = "build: test -e \"$HOME/kept\"\nweb: x\n";
+    world.source(&[("Procfile", again)], None).await.unwrap();
+    world.forget().await;
+    let fault = world
+        .source(&[("Procfile", again)], None)
+        .await
+        .unwrap_err();
+    assert!(fault.what.contains("ended with status 1"), "{fault:?}");
+}
+
+#[tokio::test]
+async fn a_build_command_that_fails_or_takes_too_long_refuses_the_release() {
+    let mut world = World::new();
+    let failing = "build: echo no such module; exit 3\nweb: x\n";
+    let fault = world
+        .source(&[("Procfile", failing)], None)
+        .await
+        .unwrap_err();
+    assert_eq!(fault.code, Code::Invalid);
+    let text =
+        "the build command `echo no such module; exit 3` ended with status 3: no such module";
+    assert_eq!(fault.what, text);
+    assert!(fault.hint.contains("--build"), "{fault:?}");
+    assert!(!world.path("release").exists());
+    world.settings.build_limit = Duration::from_secs(1);
+    let slow = "build: sleep 600\nweb: x\n";
+    let fault = world.source(&[("Procfile", slow)], None).await.unwrap_err();
+    assert!(fault.what.contains("within 1 s"), "{fault:?}");
+    assert!(!world.path("release").exists());
+}
+
+#[tokio::test]
+async fn a_build_that_makes_too_much_is_refused() {
+    let mut world = World::new();
+    world.settings.limits = Limits {
+        bytes: 10_000,
+        ..Limits::default()
+    };
+    let large = "build: head -c 30000 /dev/zero > large\nweb: x\n";
+    let fault = world
+        .source(&[("Procfile", large)], None)
+        .await
+        .unwrap_err();
+    assert_eq!(fault.code, Code::NoSpace, "{fault:?}");
+    assert!(!world.path("release").exists());
 }
 
 #[tokio::test]

@@ -4,9 +4,12 @@
 //! |---|---|
 //! | files to serve | [`Artifact::Files`] |
 //! | source with a `Dockerfile` | an image, built by the engine ([`crate::adapter::docker`]) |
-//! | source with a `Procfile` | [`Artifact::Directory`], for the process runtime |
+//! | source with a `Procfile` | [`Artifact::Directory`], after its `build` command if it has one |
 //! | an image reference | that image by its content id |
 //! | an earlier release's artifact | itself, if it still exists |
+//!
+//! What a stranger's content decides about is done in a [`workshop`]: under `temps up` in this process
+//! and its children, on an installed system in transient units that can do nothing else.
 //!
 //! Everything is said in the build log, last the fault if there is one. A build that fails leaves
 //! nothing of its directory; one that is cancelled leaves what the next start of it removes.
@@ -14,24 +17,33 @@
 mod choose;
 mod command;
 mod git;
+mod here;
+mod output;
 mod procfile;
 mod publish;
 mod space;
+mod workshop;
 
 use crate::adapter::docker::Images;
-use crate::archive::{self, Limits, Summary};
+use crate::archive::{Limits, Summary};
 use crate::logfile::Writer;
 use crate::port::{Artifact, BuildJob, Builder, Built, Material};
 use async_trait::async_trait;
 use choose::Plan;
+use here::Here;
+use output::{Log, say};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use temps_ipc::types::{LogStream, RuntimeKind};
+use temps_ipc::types::{AppName, RuntimeKind};
 use temps_ipc::{Code, Fault};
+use workshop::{Workshop, source};
+
+/// How much larger than a source its build may make it: a large `node_modules` has 200,000 files.
+const BUILT: u64 = 2;
 
 /// What the builder may do and use.
 #[derive(Debug, Clone)]
@@ -40,8 +52,23 @@ pub struct BuildSettings {
     pub limits: Limits,
     /// How long fetching from git may take.
     pub git_limit: Duration,
-    /// Whether this installation has the process runtime.
-    pub has_process: bool,
+    /// How long a source's build command may take.
+    pub build_limit: Duration,
+    /// Where each app has the directory that its builds keep (`HOME`, with their caches).
+    pub homes: PathBuf,
+    /// The runtime that runs a Procfile's command here, if there is one.
+    pub directories: Option<RuntimeKind>,
+}
+
+impl BuildSettings {
+    /// What a source may have become by its build command, which adds what it depends on.
+    fn built_limits(&self) -> Limits {
+        Limits {
+            bytes: self.limits.bytes.saturating_mul(BUILT),
+            entries: self.limits.entries.saturating_mul(BUILT),
+            ..self.limits
+        }
+    }
 }
 
 impl Default for BuildSettings {
@@ -49,7 +76,9 @@ impl Default for BuildSettings {
         Self {
             limits: Limits::default(),
             git_limit: Duration::from_secs(600),
-            has_process: false,
+            build_limit: Duration::from_secs(30 * 60),
+            homes: std::env::temp_dir().join("temps-build-homes"),
+            directories: None,
         }
     }
 }
@@ -59,23 +88,30 @@ impl Default for BuildSettings {
 pub struct SourceBuilder {
     settings: BuildSettings,
     images: Option<Arc<Images>>,
+    workshop: Arc<dyn Workshop>,
 }
 
 impl SourceBuilder {
-    /// A builder; without `images` this installation has no docker runtime.
+    /// A builder that works in this process; without `images` this installation has no docker runtime.
     pub fn new(settings: BuildSettings, images: Option<Arc<Images>>) -> Self {
-        Self { settings, images }
+        Self {
+            workshop: Arc::new(Here(settings.clone())),
+            settings,
+            images,
+        }
     }
 
     async fn make(&self, job: &BuildJob, log: &mut Writer) -> Result<Built, Fault> {
-        if job.runtime == Some(RuntimeKind::Systemd) {
-            return Err(unsupported_systemd());
+        if let Some(asked) = job.runtime
+            && matches!(asked, RuntimeKind::Process | RuntimeKind::Systemd)
+            && self.settings.directories != Some(asked)
+        {
+            return Err(choose::no_such_runtime(asked));
         }
         match &job.material {
             Material::Archive { path, label } => {
-                let root = self.unpack(path, job, log).await?;
-                self.make_source(job, root, format!("dir {label}"), log)
-                    .await
+                self.unpack(path, job, log).await?;
+                self.make_source(job, format!("dir {label}"), log).await
             }
             Material::Static { path, label, spa } => {
                 only(
@@ -83,20 +119,16 @@ impl SourceBuilder {
                     RuntimeKind::Static,
                     "files are served by the proxy itself",
                 )?;
-                let root = self.unpack(path, job, log).await?;
-                files(root, *spa, format!("static {label}"), log)
+                self.unpack(path, job, log).await?;
+                files(source(job), *spa, format!("static {label}"), log)
             }
             Material::Git { url, reference, .. } => {
                 space::check(&job.directory)?;
-                prepare(&job.directory)?;
-                let limit = self.settings.git_limit;
-                let checkout =
-                    git::checkout(url, reference.as_deref(), &job.directory, limit, log).await?;
-                let limits = self.settings.limits;
-                let root = checkout.root.clone();
-                blocking(move |_| archive::check_tree(&root, limits).map_err(Fault::from)).await?;
-                self.make_source(job, checkout.root, checkout.source, log)
-                    .await
+                let source = self
+                    .workshop
+                    .fetch(url, reference.as_deref(), job, log)
+                    .await?;
+                self.make_source(job, source, log).await
             }
             Material::Image { reference } => {
                 only(
@@ -127,40 +159,39 @@ impl SourceBuilder {
         }
     }
 
-    async fn unpack(
-        &self,
-        path: &Path,
-        job: &BuildJob,
-        log: &mut Writer,
-    ) -> Result<PathBuf, Fault> {
+    async fn unpack(&self, path: &Path, job: &BuildJob, log: &mut Writer) -> Result<(), Fault> {
         space::check(&job.directory)?;
-        let root = prepare(&job.directory)?;
-        let (path, to, limits) = (path.to_owned(), root.clone(), self.settings.limits);
-        let Summary { files, bytes } = blocking(move |cancelled| {
-            archive::unpack(&path, &to, limits, cancelled).map_err(Fault::from)
-        })
-        .await?;
+        let Summary { files, bytes } = self.workshop.unpack(path, job, log).await?;
         say(log, &format!("unpacked {files} files, {bytes} bytes"));
-        Ok(root)
+        Ok(())
     }
 
-    /// Makes what the source asks for.
+    /// Makes what the source asks for; it came from `origin`.
     async fn make_source(
         &self,
         job: &BuildJob,
-        root: PathBuf,
-        source: String,
+        origin: String,
         log: &mut Writer,
     ) -> Result<Built, Fault> {
+        let root = source(job);
         let plan = choose::plan(
             &root,
             job.runtime,
             self.images.is_some(),
-            self.settings.has_process,
+            self.settings.directories,
         )?;
         match plan {
-            Plan::Files => files(root, false, source, log),
-            Plan::Process { command, ignored } => {
+            Plan::Files => files(root, false, origin, log),
+            Plan::Procfile {
+                command,
+                build,
+                runtime,
+                ignored,
+            } => {
+                if let Some(build) = build {
+                    say(log, &format!("Procfile: build runs `{build}`"));
+                    self.workshop.build(&build, job, log).await?;
+                }
                 say(log, &format!("Procfile: web runs `{command}`"));
                 if !ignored.is_empty() {
                     let names = ignored.join(", ");
@@ -171,8 +202,8 @@ impl SourceBuilder {
                 }
                 Ok(Built {
                     artifact: Artifact::Directory { root, command },
-                    runtime: RuntimeKind::Process,
-                    source,
+                    runtime,
+                    source: origin,
                 })
             }
             Plan::Dockerfile => {
@@ -184,7 +215,7 @@ impl SourceBuilder {
                 Ok(Built {
                     artifact,
                     runtime: RuntimeKind::Docker,
-                    source,
+                    source: origin,
                 })
             }
         }
@@ -233,6 +264,10 @@ impl Builder for SourceBuilder {
         }
         result
     }
+
+    async fn forget(&self, app: &AppName) -> Result<(), Fault> {
+        self.workshop.forget(app).await
+    }
 }
 
 /// Opens files that the proxy is to serve. An earlier release's were opened when it was made.
@@ -260,14 +295,8 @@ async fn durable(artifact: &Artifact) -> Result<(), Fault> {
     .await
 }
 
-/// Says something about the build in its log.
-fn say(log: &mut Writer, text: &str) {
-    text.lines()
-        .for_each(|line| log.line(LogStream::Platform, line));
-}
-
 /// The release of files to serve.
-fn files(root: PathBuf, spa: bool, source: String, log: &mut Writer) -> Result<Built, Fault> {
+fn files(root: PathBuf, spa: bool, source: String, log: &mut dyn Log) -> Result<Built, Fault> {
     if !has_file(&root).map_err(|error| system(&error))? {
         return Err(Fault::invalid("there is no file to serve")
             .hint("deploy the directory that holds the built site (`dist`, `public`, `_site`)"));
@@ -308,11 +337,6 @@ fn only(job: &BuildJob, fits: RuntimeKind, why: &str) -> Result<(), Fault> {
         .hint(format!("leave out `--runtime`, or say `--runtime {fits}`"))),
         _ => Ok(()),
     }
-}
-
-fn unsupported_systemd() -> Fault {
-    Fault::new(Code::Unsupported, "the systemd runtime is not built yet")
-        .hint("use `--runtime docker`, or `--runtime process` under `temps up`")
 }
 
 /// Makes the release's directory and the one in it that holds the source.

@@ -2,6 +2,10 @@ use super::*;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+fn open(archive: &Path) -> File {
+    File::open(archive).unwrap()
+}
+
 /// Makes tar archives by hand, since no honest program writes what is tested here.
 #[derive(Default)]
 struct Tar(Vec<u8>);
@@ -74,7 +78,13 @@ impl Tar {
         let root = dir.path().join("outer/root");
         fs::create_dir_all(&root).unwrap();
         fs::write(dir.path().join("outer/secret"), "secret").unwrap();
-        let result = unpack(&archive, &root, limits, &AtomicBool::new(false));
+        let result = unpack(
+            open(&archive),
+            &root,
+            limits,
+            Links::Within,
+            &AtomicBool::new(false),
+        );
         Unpacked { dir, result }
     }
 }
@@ -395,8 +405,14 @@ fn what_is_no_archive_or_half_of_one_is_refused() {
         fs::write(&archive, bytes).unwrap();
         let root = dir.path().join("root");
         fs::create_dir_all(&root).unwrap();
-        let error =
-            unpack(&archive, &root, Limits::default(), &AtomicBool::new(false)).unwrap_err();
+        let error = unpack(
+            open(&archive),
+            &root,
+            Limits::default(),
+            Links::Within,
+            &AtomicBool::new(false),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains(why), "{error} ({why})");
     }
 }
@@ -414,6 +430,13 @@ fn a_caller_that_went_away_ends_the_unpacking() {
     fs::write(&archive, Tar::default().file("a", "x").0).unwrap();
     let root = dir.path().join("root");
     fs::create_dir_all(&root).unwrap();
-    let error = unpack(&archive, &root, Limits::default(), &AtomicBool::new(true)).unwrap_err();
+    let error = unpack(
+        open(&archive),
+        &root,
+        Limits::default(),
+        Links::Within,
+        &AtomicBool::new(true),
+    )
+    .unwrap_err();
     assert!(matches!(error, ArchiveError::Cancelled));
 }

@@ -1,7 +1,7 @@
 //! Writes below one directory and nowhere else: every path is walked from a descriptor of the
 //! directory, component by component, without following a link.
 
-use super::ArchiveError;
+use super::{ArchiveError, Links};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat};
@@ -110,6 +110,7 @@ impl Tree {
         name: &[u8],
         path: &[OsString],
         target: &[u8],
+        links: Links,
     ) -> Result<(), ArchiveError> {
         if target.len() > MAX_PATH || target.contains(&0) {
             return Err(ArchiveError::entry(
@@ -117,7 +118,7 @@ impl Tree {
                 "is a link with an impossible target",
             ));
         }
-        if target.starts_with(b"/") {
+        if target.starts_with(b"/") && links == Links::Within {
             return Err(ArchiveError::entry(name, "is a link to an absolute path"));
         }
         let (parent, last) = self.parent(name, path)?;

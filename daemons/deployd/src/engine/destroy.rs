@@ -135,6 +135,9 @@ impl Engine {
             let what = format!("{left} instances of `{}` cannot be stopped now", app.name);
             return Ok(Err(Fault::unavailable(what).hint(later)));
         }
+        if let Err(fault) = self.builder.forget(&app.name).await {
+            warn!(app = %app.name, %fault, "what builds of a removed app kept cannot be removed now");
+        }
         event::destroyed(app);
         self.release_shared(app).await?;
         Ok(Ok(()))

@@ -10,6 +10,7 @@
 //! logs/REL/build.log    what making it printed
 //! logs/REL/INS.log      what an instance printed
 //! instances/            the process runtime's own
+//! builds/APP/           what builds of an app keep under `temps up`: their HOME
 //! ```
 
 use crate::reserve::{self, Reserve};
@@ -100,6 +101,11 @@ impl Paths {
     /// What one release is made of.
     pub fn release(&self, release: &ReleaseId) -> PathBuf {
         self.releases().join(release.as_str())
+    }
+
+    /// What builds keep for the next one, by app.
+    pub fn build_homes(&self) -> PathBuf {
+        self.state.join("builds")
     }
 
     /// All logs.

@@ -180,11 +180,16 @@ impl Engine {
             Ok(material) => material,
             Err(fault) => return Ok(Step::Refuse(explain(&fault))),
         };
+        let env = match self.seal.open_release(release.id.as_str(), &release.env) {
+            Ok(env) => env,
+            Err(error) => return Ok(Step::Refuse(explain(&super::instance::seal_fault(&error)))),
+        };
         let job = BuildJob {
             app: app.name.clone(),
             release: release.id.clone(),
             material,
             runtime: release.wanted_runtime,
+            env,
             directory: self.paths.release(&release.id),
             log: self.paths.build_log(&release.id),
         };

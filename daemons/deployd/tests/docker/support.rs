@@ -57,6 +57,7 @@ impl World {
             release: ReleaseId::fresh(),
             material,
             runtime: None,
+            env: Vec::new(),
             directory: self.dir.path().join("release"),
             log: self.dir.path().join("build.log"),
         }

@@ -1,12 +1,12 @@
 //! Finds out what a source is, and which runtime it is for.
 
-use super::procfile::{MAX_PROCFILE, Procfile};
+use super::procfile::{BUILD, MAX_PROCFILE, Procfile};
 use super::system;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use temps_ipc::Fault;
 use temps_ipc::types::RuntimeKind;
+use temps_ipc::{Code, Fault};
 
 /// What will be made of a source.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,9 +14,13 @@ pub(super) enum Plan {
     /// Served as it is.
     Files,
     /// Run by its Procfile.
-    Process {
+    Procfile {
         /// The command of `web`.
         command: String,
+        /// What makes it ready to run, if that is needed.
+        build: Option<String>,
+        /// The runtime for it.
+        runtime: RuntimeKind,
         /// Other process types, which nothing runs yet.
         ignored: Vec<String>,
     },
@@ -27,24 +31,26 @@ pub(super) enum Plan {
 /// What both say to a source that has neither.
 const ADD: &str = "add a Dockerfile, or a Procfile with a line such as `web: python3 app.py` (it listens on $PORT)";
 
-/// What to make of the source in `root`.
+/// What to make of the source in `root`; `directories` is the runtime that runs Procfiles here.
 pub(super) fn plan(
     root: &Path,
     asked: Option<RuntimeKind>,
     has_docker: bool,
-    has_process: bool,
+    directories: Option<RuntimeKind>,
 ) -> Result<Plan, Fault> {
     let has_dockerfile = root.join("Dockerfile").is_file();
-    let web = || -> Result<Plan, Fault> {
+    let has_procfile = root.join("Procfile").is_file();
+    let web = |runtime: RuntimeKind| -> Result<Plan, Fault> {
         let file = read_procfile(root)?;
         let file = file.ok_or_else(|| {
-            Fault::invalid("the source has no Procfile, which the process runtime needs").hint(
-                if has_dockerfile {
-                    "it has a Dockerfile: use `--runtime docker`, or add a Procfile with a `web` line"
-                } else {
-                    "add a file `Procfile` with a line such as `web: python3 app.py`"
-                },
-            )
+            Fault::invalid(format!(
+                "the source has no Procfile, which the {runtime} runtime needs"
+            ))
+            .hint(if has_dockerfile {
+                "it has a Dockerfile: use `--runtime docker`, or add a Procfile with a `web` line"
+            } else {
+                "add a file `Procfile` with a line such as `web: python3 app.py`"
+            })
         })?;
         let command = file.command("web").ok_or_else(|| {
             let names: Vec<&str> = file.names().collect();
@@ -58,36 +64,39 @@ pub(super) fn plan(
             ))
             .hint("name the command that serves requests `web`")
         })?;
-        Ok(Plan::Process {
+        Ok(Plan::Procfile {
             command: command.to_owned(),
+            build: file.command(BUILD).map(str::to_owned),
+            runtime,
             ignored: file
                 .names()
-                .filter(|name| *name != "web")
+                .filter(|name| !["web", BUILD].contains(name))
                 .map(str::to_owned)
                 .collect(),
         })
     };
     match asked {
         Some(RuntimeKind::Static) => Ok(Plan::Files),
-        Some(RuntimeKind::Systemd) => Err(super::unsupported_systemd()),
-        Some(RuntimeKind::Process) if !has_process => {
-            Err(Fault::invalid("the process runtime exists only under `temps up`")
-                .hint("use `--runtime docker`"))
+        Some(kind @ (RuntimeKind::Process | RuntimeKind::Systemd)) => {
+            if directories == Some(kind) {
+                web(kind)
+            } else {
+                Err(no_such_runtime(kind))
+            }
         }
-        Some(RuntimeKind::Process) => web(),
         Some(RuntimeKind::Docker) if has_dockerfile => Ok(Plan::Dockerfile),
         Some(RuntimeKind::Docker) => {
             Err(Fault::invalid("the source has no Dockerfile, which the docker runtime needs")
                 .hint("add a file `Dockerfile` at the top of the source"))
         }
         None if has_dockerfile && has_docker => Ok(Plan::Dockerfile),
-        None if root.join("Procfile").is_file() && has_process => web(),
+        None if let Some(runtime) = directories.filter(|_| has_procfile) => web(runtime),
         None if has_dockerfile => Err(Fault::unavailable(
             "the source has a Dockerfile, and this installation has no container engine",
         )
         .hint("install one (`apt-get install docker.io`), or add a Procfile")),
-        None if root.join("Procfile").is_file() => Err(Fault::invalid(
-            "the source has a Procfile and no Dockerfile, and the process runtime exists only under `temps up`",
+        None if has_procfile => Err(Fault::invalid(
+            "the source has a Procfile and no Dockerfile, and this installation has no runtime for it",
         )
         .hint("add a Dockerfile at the top of the source")),
         None if root.join("index.html").is_file() => Err(Fault::invalid(
@@ -97,6 +106,19 @@ pub(super) fn plan(
         None => Err(
             Fault::invalid("the source has neither a Dockerfile nor a Procfile at its top").hint(ADD),
         ),
+    }
+}
+
+/// Why the runtime that was asked for cannot be used here.
+pub(super) fn no_such_runtime(asked: RuntimeKind) -> Fault {
+    match asked {
+        RuntimeKind::Process => Fault::invalid("the process runtime exists only under `temps up`")
+            .hint("leave out `--runtime`, or use `--runtime docker`"),
+        _ => Fault::new(
+            Code::Unsupported,
+            format!("this installation has no {asked} runtime"),
+        )
+        .hint("leave out `--runtime`; under `temps up` apps run on docker or as processes"),
     }
 }
 

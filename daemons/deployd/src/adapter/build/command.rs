@@ -1,8 +1,8 @@
 //! Runs a program of the system for a build: its output goes into the build log, it ends when the
 //! build does, and no build waits for it for ever.
 
-use super::{say, system};
-use crate::logfile::{Splitter, Writer, clean};
+use super::output::{Log, Outputs, Redact, say};
+use super::system;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::VecDeque;
@@ -10,16 +10,14 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use temps_ipc::Fault;
-use temps_ipc::types::LogStream;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// How many of the last lines are kept for the message of a failure.
-const TAIL: usize = 20;
+/// Where programs are looked for if nothing else was said.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Longest line kept for it.
-const MAX_TAIL_LINE: usize = 1_000;
+/// Longest command that is shown whole in a message.
+const MAX_SHOWN: usize = 200;
 
 /// How a program ended, and what it said last.
 #[derive(Debug)]
@@ -27,6 +25,20 @@ pub(super) struct Finished {
     pub(super) status: ExitStatus,
     /// The last lines of both outputs.
     pub(super) tail: VecDeque<String>,
+}
+
+/// The fault of a source whose build command failed, in the words of `how`.
+pub(super) fn failed(command: &str, how: &str, tail: &VecDeque<String>) -> Fault {
+    let mut shown: String = command.chars().take(MAX_SHOWN).collect();
+    if shown.len() < command.len() {
+        shown.push('…');
+    }
+    let last = match tail.back() {
+        Some(line) => format!(": {line}"),
+        None => " and printed nothing".to_owned(),
+    };
+    Fault::invalid(format!("the build command `{shown}` {how}{last}"))
+        .hint("the whole output is in the build log (`temps logs APP --build`)")
 }
 
 /// Kills the whole group of a program, unless it has ended.
@@ -45,8 +57,8 @@ impl Drop for Group {
 pub(super) async fn run(
     mut command: Command,
     limit: Duration,
-    log: &mut Writer,
-    redact: &(dyn Fn(&str) -> String + Sync),
+    log: &mut dyn Log,
+    redact: Redact<'_>,
 ) -> Result<Finished, Fault> {
     let program = command.as_std().get_program().display().to_string();
     let spawned = command
@@ -66,15 +78,9 @@ pub(super) async fn run(
     })?;
     let mut group = Group(child.id().map(|id| Pid::from_raw(id as i32)));
     let mut outputs = Outputs::new();
-    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let mut chunks = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let finish = async {
-        while stdout.is_some() || stderr.is_some() {
-            tokio::select! {
-                read = read(&mut stdout, &mut chunks.0) => outputs.take(0, &chunks.0[..read?], log, redact),
-                read = read(&mut stderr, &mut chunks.1) => outputs.take(1, &chunks.1[..read?], log, redact),
-            }
-        }
+        outputs.copy(stdout, stderr, log, redact).await?;
         child.wait().await
     };
     let status = match timeout(limit, finish).await {
@@ -91,95 +97,16 @@ pub(super) async fn run(
         }
     };
     group.0 = None;
-    outputs.finish(log, redact);
     Ok(Finished {
         status,
-        tail: outputs.tail,
+        tail: outputs.tail(),
     })
-}
-
-/// Reads what there is; at the end the stream is taken away, and nothing is ever read again.
-async fn read(from: &mut Option<impl AsyncRead + Unpin>, into: &mut [u8]) -> io::Result<usize> {
-    let Some(stream) = from else {
-        return std::future::pending().await;
-    };
-    let length = stream.read(into).await?;
-    if length == 0 {
-        *from = None;
-    }
-    Ok(length)
-}
-
-/// Both outputs on their way into the log.
-struct Outputs {
-    partial: [Vec<u8>; 2],
-    tail: VecDeque<String>,
-}
-
-impl Outputs {
-    fn new() -> Self {
-        Self {
-            partial: [Vec::new(), Vec::new()],
-            tail: VecDeque::new(),
-        }
-    }
-
-    fn take(
-        &mut self,
-        output: usize,
-        bytes: &[u8],
-        log: &mut Writer,
-        redact: &(dyn Fn(&str) -> String + Sync),
-    ) {
-        for &byte in bytes {
-            // Progress that draws over itself is one line per state.
-            if byte == b'\n' || byte == b'\r' {
-                self.finish_line(output, log, redact);
-            } else if self.partial[output].len() < crate::logfile::MAX_LINE {
-                self.partial[output].push(byte);
-            }
-        }
-        log.flush();
-    }
-
-    fn finish(&mut self, log: &mut Writer, redact: &(dyn Fn(&str) -> String + Sync)) {
-        for output in 0..2 {
-            self.finish_line(output, log, redact);
-        }
-        log.flush();
-    }
-
-    fn finish_line(
-        &mut self,
-        output: usize,
-        log: &mut Writer,
-        redact: &(dyn Fn(&str) -> String + Sync),
-    ) {
-        if self.partial[output].is_empty() {
-            return;
-        }
-        let line = redact(&clean(&self.partial[output]));
-        self.partial[output].clear();
-        let stream = if output == 0 {
-            LogStream::Stdout
-        } else {
-            LogStream::Stderr
-        };
-        let mut splitter = Splitter::new(stream);
-        splitter.feed(line.as_bytes(), log);
-        splitter.finish(log);
-        self.tail
-            .push_back(line.chars().take(MAX_TAIL_LINE).collect());
-        if self.tail.len() > TAIL {
-            self.tail.pop_front();
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logfile::Reader;
+    use crate::logfile::{Reader, Writer};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");

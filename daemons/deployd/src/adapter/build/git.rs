@@ -7,8 +7,8 @@
 mod url;
 
 use super::command::{self, Finished};
-use super::{say, space, system};
-use crate::logfile::Writer;
+use super::output::{Log, say};
+use super::{space, system};
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,10 +18,6 @@ use temps_ipc::Fault;
 use tokio::process::Command;
 use tokio::time::{Instant, timeout_at};
 use url::Remote;
-
-/// How often the free space is looked at while git writes: what a repository becomes is known only
-/// when it is there, and a small one can be made that becomes a very large tree.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What was fetched.
 pub(super) struct Checkout {
@@ -37,7 +33,7 @@ pub(super) async fn checkout(
     reference: Option<&str>,
     directory: &Path,
     limit: Duration,
-    log: &mut Writer,
+    log: &mut dyn Log,
 ) -> Result<Checkout, Fault> {
     let remote = Remote::parse(url)?;
     if let Some(reference) = reference {
@@ -113,7 +109,7 @@ struct Git<'a> {
     remote: Remote,
     deadline: Instant,
     limit: Duration,
-    log: &'a mut Writer,
+    log: &'a mut dyn Log,
 }
 
 impl Git<'_> {
@@ -231,7 +227,7 @@ impl Git<'_> {
                     self.limit.as_secs()
                 )))
             }),
-            full = filled(&self.root) => Err(full),
+            full = space::exhausted(vec![self.root.clone()]) => Err(full),
         }
     }
 
@@ -294,16 +290,6 @@ impl Git<'_> {
             .map_or("it said nothing", String::as_str);
         Fault::invalid(format!("git failed on {shown}: {last}"))
             .hint("the whole output is in the build log (`temps logs APP --build`)")
-    }
-}
-
-/// Waits until too little space is left.
-async fn filled(root: &Path) -> Fault {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        if let Err(fault) = space::check(root) {
-            return fault;
-        }
     }
 }
 

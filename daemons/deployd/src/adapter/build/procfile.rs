@@ -1,4 +1,9 @@
 //! Reads a Procfile: one `NAME: COMMAND` per line, comments with `#`, strictly.
+//!
+//! `web` is run, `build` is run once before it, in the unpacked source.
+
+/// The one entry that is no process type: the command that makes the release ready to run.
+pub(super) const BUILD: &str = "build";
 
 /// Largest Procfile in bytes.
 pub(super) const MAX_PROCFILE: u64 = 64 * 1024;

@@ -1,7 +1,8 @@
 //! Refuses a build before it fills the disk that everything else needs too.
 
 use nix::sys::statvfs::statvfs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use temps_ipc::{Code, Fault};
 
 /// Below this the databases and logs of the platform itself are in danger.
@@ -9,6 +10,22 @@ const MIN_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The same as a share of the file system, in percent.
 const MIN_PERCENT: u64 = 2;
+
+/// How often the free space is looked at while something writes: what a repository or a build becomes
+/// is known only when it is there, and a small one can become very large.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Waits until too little is left at one of the directories.
+pub(super) async fn exhausted(directories: Vec<PathBuf>) -> Fault {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        for directory in &directories {
+            if let Err(fault) = check(directory) {
+                return fault;
+            }
+        }
+    }
+}
 
 /// Refuses if too little is left where `directory` is or will be.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {

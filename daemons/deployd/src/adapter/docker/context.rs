@@ -1,11 +1,11 @@
 //! Sends a source directory to the engine as a tar stream, as it is read: no copy of it is made.
 
 use super::ignorefile::IgnoreFile;
+use crate::archive::pack::append;
 use bytes::Bytes;
 use futures::Stream;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
@@ -99,33 +99,4 @@ fn pack(root: &Path, ignore: &IgnoreFile, to: &mut Pieces) -> io::Result<()> {
         }
     }
     archive.into_inner()?.flush()
-}
-
-fn append(
-    archive: &mut tar::Builder<&mut Pieces>,
-    name: &Path,
-    path: &Path,
-    found: &fs::Metadata,
-) -> io::Result<()> {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(found.permissions().mode() & 0o777);
-    header.set_mtime(u64::try_from(found.mtime()).unwrap_or(0));
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_size(0);
-    if found.is_dir() {
-        header.set_entry_type(tar::EntryType::Directory);
-        return archive.append_data(&mut header, name, io::empty());
-    }
-    if found.is_symlink() {
-        header.set_entry_type(tar::EntryType::Symlink);
-        return archive.append_link(&mut header, name, fs::read_link(path)?);
-    }
-    if !found.is_file() {
-        return Ok(());
-    }
-    header.set_entry_type(tar::EntryType::Regular);
-    header.set_size(found.len());
-    // What is promised in the header is sent, even if the file grows meanwhile.
-    archive.append_data(&mut header, name, File::open(path)?.take(found.len()))
 }

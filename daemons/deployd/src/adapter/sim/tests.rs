@@ -28,6 +28,7 @@ impl Bench {
                 reference: source.to_owned(),
             },
             runtime: None,
+            env: Vec::new(),
             directory: self.dir.path().join("release"),
             log: self.dir.path().join("build.log"),
         };
