@@ -44,9 +44,9 @@ def temps(*arguments: str, user: str | None = None, limit: float = 120, fails: b
     return run("temps", *arguments, user=user, limit=limit, fails=fails)
 
 
-def temps_json(*arguments: str):
+def temps_json(*arguments: str, fails: bool = False):
     """`temps … --json`, read."""
-    return json.loads(temps(*arguments, "--json"))
+    return json.loads(temps(*arguments, "--json", fails=fails))
 
 
 def show(unit: str, name: str) -> str:

@@ -132,10 +132,14 @@ def _catalog(machine: Machine, tree: Path, result: Outcome) -> None:
 
 def _sockets(result: Outcome) -> None:
     """The names and paths of sockets are those of the code."""
-    daemon = {name: (ROOT / f"daemons/{name}/src/daemon.rs").read_text() for name in ("proxy", "deployd")}
+    constant = re.compile(r'^pub(?:\(\w+\))? const (?:HTTPS?|CONTROL|UPLOAD): .*= \[?"([\w-]+)"', re.MULTILINE)
     known = {
-        "temps-proxy.service": set(re.findall(r'^pub const \w+: .*= \[?"(\w+)"', daemon["proxy"], re.MULTILINE)),
-        "temps-deployd.service": set(re.findall(r'^pub const \w+: &str = "([\w-]+)"', daemon["deployd"], re.MULTILINE)),
+        f"temps-{name}.service": {
+            found
+            for path in sorted((ROOT / f"daemons/{name}/src").rglob("*.rs"))
+            for found in constant.findall(path.read_text())
+        }
+        for name in ("proxy", "deployd")
     }
     paths = set(re.findall(r'"([\w-]+\.sock)"', (ROOT / "daemons/temps/src/instance.rs").read_text()))
     units = [path.read_text() for path in sorted((ROOT / "systemd/system").glob("*.socket"))]

@@ -7,8 +7,8 @@ import time
 from installed import file, journal, main_pid, message_id, run, say, show, state, temps, wait_for_state
 
 SERVICE = "temps-deployd.service"
-CALLERS = 3
-CALLS = 40
+CALLERS = 2
+CALLS = 60
 
 
 def sockets_listen_while_deployd_does_not_run():

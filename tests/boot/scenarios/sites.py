@@ -5,7 +5,7 @@ import socket
 import ssl
 from pathlib import Path
 
-from installed import deploy_site, get, run, say, show, temps
+from installed import deploy_site, get, run, temps
 
 
 def a_site_is_served_on_port_80():
@@ -38,11 +38,3 @@ def nothing_else_of_the_state_can_be_read_by_others():
         if "releases" not in path.parts and path.lstat().st_mode & 0o077:
             private.append(f"{path} {path.lstat().st_mode & 0o777:o}")
     assert not private, private
-
-
-def a_reload_keeps_the_process_and_reads_the_timeouts_again():
-    before = show("temps-proxy.service", "MainPID")
-    run("systemctl", "reload", "temps-proxy.service")
-    assert show("temps-proxy.service", "MainPID") == before
-    assert get("docs.localhost")[0] == 200
-    say(show("temps-proxy.service", "StatusText"))
