@@ -239,15 +239,16 @@ pub async fn update<I: Interface>(
     connection: &Connection,
     path: &str,
     quiet: &[&str],
-    change: impl FnOnce(&mut I),
+    change: impl FnOnce(&I),
 ) -> zbus::Result<()> {
     let server: &ObjectServer = connection.object_server();
     let object = server.interface::<_, I>(path).await?;
     let emitter = object.signal_emitter();
     let (before, after) = {
-        let mut object = object.get_mut().await;
+        // Shared: a method of the object may be the reason for the change, and waits for it.
+        let object = object.get().await;
         let before = object.get_all(server, connection, None, emitter).await?;
-        change(&mut object);
+        change(&object);
         let after = object.get_all(server, connection, None, emitter).await?;
         (before, after)
     };
