@@ -1,6 +1,7 @@
 //! The adapters behind the ports of [`crate::port`].
 
 pub mod build;
+mod collected;
 pub mod docker;
 pub mod process;
 mod procfs;

@@ -1,6 +1,8 @@
 //! `deployd.toml`: what the administrator chose.
 
+use crate::adapter::systemd::Range;
 use serde::Deserialize;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use temps_ipc::types::{AppName, Host};
@@ -55,8 +57,20 @@ pub struct Settings {
     pub keep_releases: usize,
     /// Largest upload in MiB.
     pub upload_limit: u64,
-    /// Memory limit of an instance on the docker runtime, in MiB.
+    /// Memory limit of an instance on the docker and systemd runtimes, in MiB.
     pub memory_limit: u64,
+    /// Processor time of an instance on the systemd runtime, in percent of one processor; as much as
+    /// there is if it is left out.
+    pub cpu_limit: Option<u32>,
+    /// Processes and threads of an instance on the systemd runtime.
+    pub task_limit: u64,
+    /// Open files of each process of an instance on the systemd runtime.
+    pub file_limit: u64,
+    /// The addresses of instances on the systemd runtime; a private range that is free if it is left
+    /// out.
+    pub apps_network: Option<Range>,
+    /// Servers that instances on the systemd runtime ask for names, instead of the host's.
+    pub apps_resolvers: Vec<IpAddr>,
     /// What is wrong with the files, if these are the last good settings instead.
     #[serde(skip)]
     pub problem: Option<String>,
@@ -101,6 +115,13 @@ impl Default for Settings {
             keep_releases: 5,
             upload_limit: 2048,
             memory_limit: 512,
+            cpu_limit: None,
+            // A web app has tens; a fork bomb would like more.
+            task_limit: 512,
+            // Two connections per request in flight, generously.
+            file_limit: 65_536,
+            apps_network: None,
+            apps_resolvers: Vec::new(),
             problem: None,
         }
     }
@@ -147,6 +168,18 @@ impl Settings {
         }
         if self.memory_limit < 16 {
             return Err("memory-limit is at least 16 (MiB)".to_owned());
+        }
+        if self
+            .cpu_limit
+            .is_some_and(|percent| percent == 0 || percent > 100_000)
+        {
+            return Err("cpu-limit is from 1 to 100000 (percent of one processor)".to_owned());
+        }
+        if self.task_limit < 8 {
+            return Err("task-limit is at least 8".to_owned());
+        }
+        if self.file_limit < 64 {
+            return Err("file-limit is at least 64".to_owned());
         }
         if self.standalone && self.instance_program.is_none() {
             return Err("standalone needs instance-program".to_owned());

@@ -4,6 +4,7 @@ use crate::adapter::build::{BuildSettings, SourceBuilder};
 use crate::adapter::docker::{DockerRuntime, DockerSettings};
 use crate::adapter::process::ProcessRuntime;
 use crate::adapter::proxy::RealProxy;
+use crate::adapter::systemd::{self, SystemdRuntime, SystemdSettings};
 use crate::config::Settings;
 use crate::engine::paths::Paths;
 use crate::engine::{Engine, Parts};
@@ -158,6 +159,29 @@ fn open_store(paths: &Paths) -> Result<Store, (Exit, String)> {
     Ok(store.with_reserve(reserve))
 }
 
+/// What the systemd runtime is told.
+fn systemd(settings: &Settings) -> SystemdSettings {
+    SystemdSettings {
+        limits: systemd::Limits {
+            memory: settings.memory_limit << 20,
+            cpu_percent: settings.cpu_limit,
+            tasks: settings.task_limit,
+            open_files: settings.file_limit,
+            stop_grace: settings.stop_grace,
+        },
+        resolvers: settings.apps_resolvers.clone(),
+    }
+}
+
+/// The runtime for a Procfile's command here, if there is one.
+fn procfiles(settings: &Settings, has_systemd: bool) -> Option<RuntimeKind> {
+    if settings.standalone {
+        Some(RuntimeKind::Process)
+    } else {
+        has_systemd.then_some(RuntimeKind::Systemd)
+    }
+}
+
 fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, String)> {
     let Start {
         settings, paths, ..
@@ -185,12 +209,19 @@ fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, 
         }
         runtimes.push(Arc::new(processes));
     }
+    let has_systemd = !settings.standalone && SystemdRuntime::is_there();
+    if has_systemd {
+        runtimes.push(Arc::new(SystemdRuntime::new(
+            systemd(settings),
+            paths.state(),
+        )));
+    }
     let runtimes = Runtimes::new(runtimes);
     let builder = SourceBuilder::new(
         BuildSettings {
             build_limit: settings.build_timeout,
             homes: paths.build_homes(),
-            directories: settings.standalone.then_some(RuntimeKind::Process),
+            directories: procfiles(settings, has_systemd),
             ..BuildSettings::default()
         },
         Some(images),

@@ -25,6 +25,7 @@ pub mod store;
 pub mod upload;
 
 pub use adapter::process::shim::INSTANCE_APPLET;
+pub use adapter::systemd::{EXEC_APPLET, NETNS_APPLET};
 
 use std::ffi::OsString;
 use std::process::ExitCode;

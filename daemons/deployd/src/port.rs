@@ -179,6 +179,15 @@ pub trait Runtime: Send + Sync {
         Ok(())
     }
 
+    /// Removes the data that instances of an app have kept, when the app is destroyed and none of them
+    /// is left.
+    ///
+    /// # Errors
+    /// When it cannot be removed now.
+    async fn remove_data(&self, _: &AppName) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// Removes what this runtime keeps for an artifact that no release has any more.
     ///
     /// # Errors

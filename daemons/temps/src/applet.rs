@@ -18,10 +18,12 @@ use temps_unit::Applet;
 use temps_unit::listen::pass;
 
 /// Every program that is started by its own name.
-pub const APPLETS: [Applet; 3] = [
+pub const APPLETS: &[Applet] = &[
     temps_proxy::APPLET,
     temps_deployd::APPLET,
     temps_deployd::INSTANCE_APPLET,
+    temps_deployd::EXEC_APPLET,
+    temps_deployd::NETNS_APPLET,
 ];
 
 /// What this process shall be.
@@ -62,7 +64,7 @@ pub fn exec(args: &[OsString]) -> ExitCode {
 
 fn by_path(path: &OsStr) -> Option<Applet> {
     let name = Path::new(path).file_name()?;
-    APPLETS.into_iter().find(|applet| name == applet.name)
+    APPLETS.iter().find(|applet| name == applet.name).copied()
 }
 
 /// The path that was executed, as the kernel noted it (`getauxval(3)`).

@@ -270,12 +270,17 @@ impl Builder for SourceBuilder {
     }
 }
 
-/// Opens files that the proxy is to serve. An earlier release's were opened when it was made.
+/// Opens files that the proxy is to serve, or an app to run. An earlier release's were opened when it
+/// was made.
 async fn publish(artifact: &Artifact, directory: &Path) -> Result<(), Fault> {
     match artifact {
         Artifact::Files { root, .. } if root.starts_with(directory) => {
             let directory = directory.to_owned();
             blocking(move |_| publish::open(&directory).map_err(|error| system(&error))).await
+        }
+        Artifact::Directory { root, .. } if root.starts_with(directory) => {
+            let directory = directory.to_owned();
+            blocking(move |_| publish::open_below(&directory).map_err(|error| system(&error))).await
         }
         _ => Ok(()),
     }

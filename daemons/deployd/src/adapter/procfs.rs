@@ -115,14 +115,25 @@ fn listeners(pid: i32) -> Vec<(String, String)> {
             )
             .ok()
         })
-        .flat_map(|table| {
-            table
-                .lines()
-                .skip(1)
-                .filter_map(listener)
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|table| table_listeners(&table))
         .collect()
+}
+
+/// Listening sockets in the text of a table: address and inode.
+fn table_listeners(table: &str) -> Vec<(String, String)> {
+    // The line of headings is none.
+    table.lines().filter_map(listener).collect()
+}
+
+/// The addresses on which anything listens, by the text of `/proc/net/tcp` and `tcp6`, sorted.
+pub(crate) fn listening_in_tables(tables: &str) -> Vec<String> {
+    let mut found: Vec<String> = table_listeners(tables)
+        .into_iter()
+        .map(|(address, _)| address)
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// Address and inode, if the line of the table is a listening socket.

@@ -118,6 +118,9 @@ impl Engine {
                 let _ = tokio::fs::remove_file(self.paths.material(&release.id)).await;
             }
         }
+        if let Err(fault) = self.remove_data(app).await? {
+            return Ok(Err(fault.hint(later)));
+        }
         let id = app.id.clone();
         let left = self
             .store
@@ -140,6 +143,25 @@ impl Engine {
         }
         event::destroyed(app);
         self.release_shared(app).await?;
+        Ok(Ok(()))
+    }
+
+    /// Removes what the app's instances kept, on whichever runtime they were, once none of them is left.
+    /// Before the app's name is free: another app of that name must not find it.
+    async fn remove_data(&self, app: &App) -> Result<Result<(), Fault>, StoreError> {
+        let id = app.id.clone();
+        let present = self
+            .store
+            .read(move |db| instance::present(db, &id))
+            .await?;
+        if present.is_empty() {
+            for runtime in self.runtimes.iter() {
+                if let Err(error) = runtime.remove_data(&app.name).await {
+                    warn!(app = %app.name, %error, "the data of a removed app cannot be removed now");
+                    return Ok(Err(error.fault().clone()));
+                }
+            }
+        }
         Ok(Ok(()))
     }
 

@@ -29,12 +29,58 @@ pub(super) fn open(directory: &Path) -> io::Result<()> {
     fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 
+/// Opens everything below `directory`, which itself stays closed: the service manager shows it to the
+/// app, which runs as a user of its own.
+pub(super) fn open_below(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            continue;
+        }
+        if kind.is_dir() {
+            open_below(&entry.path())?;
+        }
+        let mode = entry.metadata()?.permissions().mode() & 0o777;
+        // As its owner may, so may others, but for writing.
+        let open = mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6;
+        if open != mode {
+            fs::set_permissions(entry.path(), Permissions::from_mode(open))?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn mode(path: &Path) -> u32 {
         path.symlink_metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_an_app_runs_is_opened_and_the_release_stays_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        for (name, mode) in [("bin/run", 0o700), (".env", 0o600)] {
+            fs::write(root.join(name), "x").unwrap();
+            fs::set_permissions(root.join(name), Permissions::from_mode(mode)).unwrap();
+        }
+        for place in [root.join("bin"), root.clone(), dir.path().to_owned()] {
+            fs::set_permissions(place, Permissions::from_mode(0o700)).unwrap();
+        }
+        open_below(dir.path()).unwrap();
+        for (name, wanted) in [
+            ("", 0o700),
+            ("root", 0o755),
+            ("root/bin", 0o755),
+            ("root/bin/run", 0o755),
+            ("root/.env", 0o644),
+        ] {
+            assert_eq!(mode(&dir.path().join(name)), wanted, "{name}");
+        }
     }
 
     #[test]

@@ -172,6 +172,19 @@ impl Manager {
         self.job("StartUnit", &(unit, "replace"), limit).await
     }
 
+    /// Carries out an installed unit's `ExecReload=`, or starts it if it does not run.
+    ///
+    /// # Errors
+    /// `NoSuchUnit`, or the manager's refusal.
+    pub async fn reload_or_start(
+        &self,
+        unit: &str,
+        limit: Duration,
+    ) -> Result<JobResult, ManagerError> {
+        self.job("ReloadOrRestartUnit", &(unit, "replace"), limit)
+            .await
+    }
+
     /// Stops a unit; returns when nothing of it runs any more, within `limit`.
     ///
     /// # Errors
@@ -289,7 +302,7 @@ impl Manager {
 fn end_of(message: &Message, job: &OwnedObjectPath) -> Option<JobResult> {
     let body = message.body();
     let (_, path, _, result): (u32, OwnedObjectPath, String, String) = body.deserialize().ok()?;
-    (path == *job).then(|| match result.as_str() {
+    (path == *job).then_some(match result.as_str() {
         "done" => JobResult::Done,
         _ => JobResult::Other(result),
     })

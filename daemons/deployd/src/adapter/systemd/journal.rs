@@ -1,0 +1,206 @@
+//! Copies an instance's output from the journal into our log file, each line once
+//! ([`crate::adapter::collected`]), by journalctl(1).
+//!
+//! Entries are chosen by `_SYSTEMD_UNIT`, which the journal takes from the control group of who wrote
+//! them: no program can speak in another's name. The journal's files belong to root, so deployd reads
+//! them without any capability.
+
+use crate::adapter::collected::{Known, Turns};
+use crate::logfile::{Writer, clean};
+use serde::Deserialize;
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use temps_ipc::types::{LogStream, Timestamp};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// How long one look at the journal may take; on a slow disk it is read from its beginning.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Longest entry read, in bytes: a line of 48 KiB (journald.conf(5)), each byte written as up to four
+/// characters, and its other fields.
+const MAX_ENTRY: u64 = 512 * 1024;
+
+/// Entries taken in one look; what is left is taken by the next one.
+const MAX_ENTRIES: usize = 500_000;
+
+/// Lines that are kept before they are written.
+const BATCH: usize = 256;
+
+/// Copies output.
+#[derive(Debug, Default)]
+pub(super) struct Journal(Turns);
+
+impl Journal {
+    /// Brings the file up to date with what the unit has printed.
+    pub(super) async fn collect(&self, unit: &str, file: &Path) -> io::Result<()> {
+        let turn = self.0.of(file);
+        let _turn = turn.lock().await;
+        timeout(LIMIT, collect(unit, file))
+            .await
+            .map_err(|_| io::Error::other("journalctl takes too long"))?
+    }
+
+    /// Waits until the journal has taken what was printed until now.
+    pub(super) async fn sync(&self) {
+        let mut command = journalctl();
+        command.arg("--sync").stdout(Stdio::null());
+        // Without it, the last lines may come with the next look.
+        let _ = timeout(Duration::from_secs(10), command.status()).await;
+    }
+}
+
+fn journalctl() -> Command {
+    let mut command = Command::new("journalctl");
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+async fn collect(unit: &str, file: &Path) -> io::Result<()> {
+    let mut known = Known::read(file)?;
+    let mut command = journalctl();
+    command.args([
+        "--quiet",
+        "--no-pager",
+        "--all",
+        "--output=json",
+        "--output-fields=MESSAGE,PRIORITY",
+    ]);
+    if known.since.0 > 0 {
+        // What comes too early for us is known, or older than the file.
+        command.arg(format!("--since=@{}", known.since.0 / 1_000));
+    }
+    // Not what the manager itself says about the unit, which has no such field.
+    command
+        .arg(format!("_SYSTEMD_UNIT={unit}"))
+        .arg("_TRANSPORT=stdout")
+        .stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let mut output = BufReader::new(output);
+    let mut writer: Option<Writer> = None;
+    let mut line = Vec::new();
+    for count in 1..=MAX_ENTRIES {
+        line.clear();
+        let read = (&mut output)
+            .take(MAX_ENTRY)
+            .read_until(b'\n', &mut line)
+            .await?;
+        if read == 0 {
+            break;
+        }
+        let Some(entry) = Entry::parse(&line) else {
+            continue;
+        };
+        if !known.is_new(entry.at, entry.stream, &clean(&entry.text)) {
+            continue;
+        }
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            none => none.insert(Writer::open(file)?),
+        };
+        writer.push(entry.at, entry.stream, &entry.text);
+        if count % BATCH == 0 {
+            writer.flush();
+        }
+    }
+    if let Some(writer) = &mut writer {
+        writer.flush();
+    }
+    // One that still has more to say is killed when it is dropped.
+    drop(output);
+    let _ = child.start_kill();
+    let _ = child.wait().await;
+    Ok(())
+}
+
+/// A line that an instance printed.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    at: Timestamp,
+    stream: LogStream,
+    text: Vec<u8>,
+}
+
+/// What is read of an entry (systemd.journal-fields(7)).
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(rename = "__REALTIME_TIMESTAMP")]
+    micros: String,
+    #[serde(rename = "MESSAGE")]
+    message: Option<Message>,
+    #[serde(rename = "PRIORITY")]
+    priority: Option<String>,
+}
+
+/// Text that is not valid UTF-8, or has control characters, is written as an array of bytes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Message {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Entry {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let fields: Fields = serde_json::from_slice(line).ok()?;
+        let micros: i64 = fields.micros.parse().ok()?;
+        Some(Self {
+            at: Timestamp(micros / 1_000),
+            stream: match fields.priority.as_deref() {
+                Some(STDERR_PRIORITY) => LogStream::Stderr,
+                _ => LogStream::Stdout,
+            },
+            text: match fields.message? {
+                Message::Text(text) => text.into_bytes(),
+                Message::Bytes(bytes) => bytes,
+            },
+        })
+    }
+}
+
+/// The priority (notice) under which standard error is written, to tell it from standard output
+/// (info). What programs say there is seldom an error.
+pub(super) const STDERR_PRIORITY: &str = "5";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_read_as_the_journal_writes_them() {
+        let line = br#"{"__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1700000000123456","MESSAGE":"a \"line\"","PRIORITY":"6"}"#;
+        let entry = Entry::parse(line).unwrap();
+        assert_eq!(entry.at, Timestamp(1_700_000_000_123));
+        assert_eq!(
+            (entry.stream, entry.text.as_slice()),
+            (LogStream::Stdout, &b"a \"line\""[..])
+        );
+        let bytes = br#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":[27,91,49,109,255],"PRIORITY":"5"}"#;
+        let entry = Entry::parse(bytes).unwrap();
+        assert_eq!(
+            (entry.stream, entry.text.as_slice()),
+            (LogStream::Stderr, &b"\x1b[1m\xff"[..])
+        );
+    }
+
+    #[test]
+    fn an_entry_without_text_is_left_out() {
+        for line in [
+            &br#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":null}"#[..],
+            br#"{"__REALTIME_TIMESTAMP":"x","MESSAGE":"a"}"#,
+            br#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":"cut in the mid"#,
+            b"",
+        ] {
+            assert_eq!(Entry::parse(line), None);
+        }
+    }
+}

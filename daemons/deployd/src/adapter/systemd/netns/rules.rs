@@ -1,0 +1,132 @@
+//! The firewall rules of instances, as nft(8) reads them.
+//!
+//! | from | to | |
+//! |---|---|---|
+//! | the host | an instance | allowed: the proxy |
+//! | an instance | the host, ports of the proxy | allowed: `TEMPS_URL`, and apps by their public names |
+//! | an instance | the host, anything else | rejected |
+//! | an instance | an instance, other bridges and links of this host (containers, machines) | rejected |
+//! | an instance | 169.254.0.0/16 (metadata services), multicast, IPv6 | rejected |
+//! | an instance | elsewhere | allowed, with the host's address |
+//! | elsewhere | an instance | dropped, unless it is an answer |
+//!
+//! What an instance may not do is rejected, not dropped, so that it fails at once instead of hanging.
+//! The rules name no instance: they hold from before the first one is there.
+
+use super::super::name::INTERFACES;
+use super::super::range::Range;
+
+/// The rules' own table.
+pub(super) const TABLE: &str = "inet temps";
+
+/// Replaces the table at once: there is no moment without rules. `uplinks` are the interfaces of the
+/// default routes, which may themselves be bridges.
+pub(super) fn table(range: Range, ports: &[u16], uplinks: &[String]) -> String {
+    let ports = list(ports.iter().map(u16::to_string));
+    let uplinks = if uplinks.is_empty() {
+        String::new()
+    } else {
+        let names = list(uplinks.iter().map(|name| format!("\"{name}\"")));
+        format!("\n        oifname {names} accept")
+    };
+    format!(
+        r#"table {TABLE}
+delete table {TABLE}
+table {TABLE} {{
+    chain input {{
+        type filter hook input priority filter - 10; policy accept;
+        iifname != "{INTERFACES}" accept
+        meta nfproto ipv6 drop
+        ip saddr != {range} drop
+        ct state established,related accept
+        fib daddr type local tcp dport {ports} accept
+        meta l4proto tcp reject with tcp reset
+        reject with icmp admin-prohibited
+    }}
+    chain forward {{
+        type filter hook forward priority filter - 10; policy accept;
+        iifname != "{INTERFACES}" jump inward
+        iifname "{INTERFACES}" jump outward
+    }}
+    chain inward {{
+        oifname != "{INTERFACES}" return
+        ct state established,related accept
+        drop
+    }}
+    chain outward {{
+        meta nfproto ipv6 drop
+        ip saddr != {range} drop
+        ct state established,related accept
+        oifname "{INTERFACES}" jump refused
+        ip daddr {{ 169.254.0.0/16, 224.0.0.0/4, {range} }} jump refused{uplinks}
+        meta oifkind {{ "bridge", "veth" }} jump refused
+        accept
+    }}
+    chain refused {{
+        meta l4proto tcp reject with tcp reset
+        reject with icmp admin-prohibited
+    }}
+    chain postrouting {{
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr {range} oifname != "{INTERFACES}" masquerade
+    }}
+}}
+"#
+    )
+}
+
+/// Chains of other firewalls that end in a refusal for what is forwarded: Docker's place for rules of
+/// others, and the chain itself where the rules are those of iptables-nft without Docker.
+pub(super) const FOREIGN: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+
+/// Rules for such a chain of `ip filter`, by the arguments of `nft insert rule`: what our own table
+/// has let through goes through there too.
+pub(super) fn foreign() -> [String; 2] {
+    [
+        format!("iifname \"{INTERFACES}\" counter accept"),
+        format!("oifname \"{INTERFACES}\" ct state established,related counter accept"),
+    ]
+}
+
+/// The handles of our rules in the listing of such a chain (`nft -a list chain ip filter …`).
+pub(super) fn handles(listing: &str) -> Vec<u64> {
+    let ours = format!("ifname \"{INTERFACES}\"");
+    listing
+        .lines()
+        .filter(|line| line.contains(&ours))
+        .filter_map(|line| line.rsplit_once("# handle ")?.1.trim().parse().ok())
+        .collect()
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("{{ {} }}", items.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_replaced_at_once_and_names_the_range() {
+        let range = "10.231.16.0/20".parse().unwrap();
+        let text = table(range, &[80, 443], &["br0".to_owned()]);
+        // Adding it first makes the deletion succeed where it is not there yet.
+        assert!(text.starts_with("table inet temps\ndelete table inet temps\n"));
+        assert!(text.contains("tcp dport { 80, 443 } accept"));
+        assert!(text.contains("oifname { \"br0\" } accept"));
+        assert!(text.contains("ip daddr { 169.254.0.0/16, 224.0.0.0/4, 10.231.16.0/20 }"));
+        assert!(!table(range, &[80], &[]).contains("{  }"));
+    }
+
+    #[test]
+    fn only_our_own_rules_are_found_in_others_chains() {
+        let listing = r#"table ip filter {
+	chain DOCKER-USER { # handle 12
+		iifname "tps*" counter packets 0 bytes 0 accept # handle 31
+		oifname "tps*" ct state established,related counter packets 0 bytes 0 accept # handle 32
+		iifname "docker0" counter packets 0 bytes 0 return # handle 13
+	}
+}"#;
+        assert_eq!(handles(listing), [31, 32]);
+    }
+}

@@ -1,0 +1,264 @@
+//! The transient unit of an instance: what it may and what it has, as properties on the bus
+//! (systemd.exec(5), systemd.resource-control(5)).
+
+use super::directory::InstanceDirectory;
+use super::launch::{CREDENTIAL, EXEC, ROOT};
+use super::manager::Properties;
+use super::name;
+use crate::port::InstanceSpec;
+use nix::libc;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use zbus::Variant;
+
+/// How instances are limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory in bytes; swap is not used beside it.
+    pub memory: u64,
+    /// CPU time in percent of one processor; as much as there is if absent.
+    pub cpu_percent: Option<u32>,
+    /// Processes and threads.
+    pub tasks: u64,
+    /// Open files of each process.
+    pub open_files: u64,
+    /// How long it may take to end after SIGTERM.
+    pub stop_grace: Duration,
+}
+
+/// How much each instance counts under contention; the daemons' slice has more than an app.
+const CPU_WEIGHT: u64 = 50;
+
+/// Lines per half minute that one instance may add to the journal, which it shares with the system.
+/// Later ones are dropped and counted there.
+const LOG_BURST: u32 = 50_000;
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What an instance does not see. `/run` and `/srv` are replaced as a whole.
+const HIDDEN: [&str; 9] = [
+    "-/var/lib/temps",
+    "-/etc/temps",
+    // Container engines keep what their containers have in files that all may read.
+    "-/var/lib/docker",
+    "-/var/lib/containers",
+    "-/var/lib/containerd",
+    "-/var/log",
+    "-/var/spool",
+    "-/var/backups",
+    "-/boot",
+];
+
+/// Of `/run`, what names are looked up with: the instance's own user is a dynamic one.
+const SHOWN_OF_RUN: [&str; 1] = ["/run/systemd/userdb"];
+
+/// What ordinary programs call; by name in systemd.exec(5). V8, the JVM, Python and Go run with it.
+const SYSTEM_CALLS: [&str; 1] = ["@system-service"];
+
+/// AF_NETLINK is how the C library, Go and Node list interfaces; it gives no right to change them.
+const FAMILIES: [&str; 4] = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"];
+
+/// What is always the same.
+fn sandbox() -> Properties {
+    let words =
+        |list: &[&str]| -> Vec<String> { list.iter().map(|&word| word.to_owned()).collect() };
+    let tmpfs = |path: &str, options: &str| (path.to_owned(), options.to_owned());
+    vec![
+        // A user that exists while an instance of the app runs, and has nothing but the app's data.
+        ("DynamicUser", true.into()),
+        ("NoNewPrivileges", true.into()),
+        ("CapabilityBoundingSet", 0_u64.into()),
+        ("AmbientCapabilities", 0_u64.into()),
+        ("ProtectSystem", "strict".into()),
+        ("ProtectHome", "yes".into()),
+        ("PrivateTmp", true.into()),
+        ("PrivateDevices", true.into()),
+        ("PrivateMounts", true.into()),
+        ("PrivateIPC", true.into()),
+        ("DevicePolicy", "closed".into()),
+        ("ProtectClock", true.into()),
+        ("ProtectControlGroups", true.into()),
+        ("ProtectHostname", true.into()),
+        ("ProtectKernelLogs", true.into()),
+        ("ProtectKernelModules", true.into()),
+        ("ProtectKernelTunables", true.into()),
+        ("ProtectProc", "invisible".into()),
+        ("LockPersonality", true.into()),
+        ("RestrictNamespaces", 0_u64.into()),
+        ("RestrictRealtime", true.into()),
+        ("RestrictSUIDSGID", true.into()),
+        ("RemoveIPC", true.into()),
+        ("KeyringMode", "private".into()),
+        ("RestrictAddressFamilies", (true, words(&FAMILIES)).into()),
+        ("SystemCallArchitectures", words(&["native"]).into()),
+        ("SystemCallFilter", (true, words(&SYSTEM_CALLS)).into()),
+        ("SystemCallErrorNumber", libc::EPERM.into()),
+        // Not MemoryDenyWriteExecute: compilers at run time (V8, the JVM) write what they execute.
+        // Not ProcSubset=pid: runtimes read /proc/meminfo and /proc/cpuinfo.
+        ("UMask", 0o077_u32.into()),
+        (
+            "TemporaryFileSystem",
+            vec![
+                tmpfs("/run", "ro,mode=0755,size=1M"),
+                tmpfs("/srv", "ro,mode=0755,size=1M"),
+            ]
+            .into(),
+        ),
+        ("InaccessiblePaths", words(&HIDDEN).into()),
+    ]
+}
+
+/// The properties of the instance's unit. `root` is the release's directory.
+pub(super) fn properties(
+    spec: &InstanceSpec,
+    root: &Path,
+    directory: &InstanceDirectory,
+    limits: &Limits,
+) -> Properties {
+    let text = |path: PathBuf| path.display().to_string();
+    // Source, destination, whether it may be missing, and MS_REC.
+    let bind = |source: String, to: &str| (source, to.to_owned(), false, 0_u64);
+    let mut shown = vec![
+        bind(text(root.to_owned()), ROOT),
+        bind(text(directory.hosts()), "/etc/hosts"),
+        bind(text(directory.resolver()), "/etc/resolv.conf"),
+    ];
+    shown.extend(
+        SHOWN_OF_RUN
+            .iter()
+            .map(|&path| (path.to_owned(), path.to_owned(), true, 0_u64)),
+    );
+    let command = (EXEC.to_owned(), vec![EXEC.to_owned()], false);
+    let namespace = name::namespace_unit(&spec.id);
+    let fields: Vec<Vec<u8>> = [
+        format!("TEMPS_APP={}", spec.app),
+        format!("TEMPS_RELEASE={}", spec.release),
+        format!("TEMPS_INSTANCE={}", spec.id),
+    ]
+    .map(String::into_bytes)
+    .to_vec();
+    let mut all: Properties = vec![
+        ("Description", format!("Temps: app {}", spec.app).into()),
+        ("Slice", "temps-apps.slice".into()),
+        // Started means that the program was executed, so what hinders that is told.
+        ("Type", "exec".into()),
+        ("ExecStart", vec![command].into()),
+        // One that ends by itself stays to be seen, however it ended.
+        ("RemainAfterExit", true.into()),
+        ("CollectMode", "inactive".into()),
+        // It is deployd that decides what runs.
+        ("Restart", "no".into()),
+        // A shell that runs several commands does not pass SIGTERM on: all of them get it.
+        ("KillMode", "control-group".into()),
+        ("TimeoutStopUSec", micros(limits.stop_grace).into()),
+        ("OOMPolicy", "kill".into()),
+        ("User", name::user(&spec.app).into()),
+        ("StateDirectory", vec![name::data(&spec.app)].into()),
+        ("StateDirectoryMode", 0o700_u32.into()),
+        ("WorkingDirectory", ROOT.into()),
+        ("BindReadOnlyPaths", shown.into()),
+        (
+            "LoadCredential",
+            vec![(CREDENTIAL.to_owned(), text(directory.launch()))].into(),
+        ),
+        (
+            "NetworkNamespacePath",
+            format!("/run/netns/{}", name::namespace(&spec.id)).into(),
+        ),
+        ("BindsTo", vec![namespace.clone()].into()),
+        ("After", vec![namespace].into()),
+        ("MemoryMax", limits.memory.into()),
+        ("MemorySwapMax", 0_u64.into()),
+        ("TasksMax", limits.tasks.into()),
+        ("CPUWeight", CPU_WEIGHT.into()),
+        ("LimitNOFILE", limits.open_files.into()),
+        ("LimitNOFILESoft", limits.open_files.into()),
+        ("LimitCORE", 0_u64.into()),
+        ("StandardInput", "null".into()),
+        ("StandardOutput", "journal".into()),
+        ("StandardError", "journal".into()),
+        // A line that begins with `<3>` is the app's own text.
+        ("SyslogLevelPrefix", false.into()),
+        ("SyslogIdentifier", spec.app.to_string().into()),
+        ("LogExtraFields", fields.into()),
+        ("LogRateLimitIntervalUSec", micros(LOG_INTERVAL).into()),
+        ("LogRateLimitBurst", LOG_BURST.into()),
+    ];
+    if let Some(percent) = limits.cpu_percent {
+        // Of each second.
+        all.push(("CPUQuotaPerSecUSec", (u64::from(percent) * 10_000).into()));
+    }
+    all.extend(sandbox());
+    all
+}
+
+/// A unit that writes what listens in the instance's namespace to its file.
+pub(super) fn look(spec: &str, id: &temps_ipc::id::InstanceId, to: &Path) -> Properties {
+    let argv = ["/bin/cat", "/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    let command = (
+        argv[0].to_owned(),
+        argv.iter().map(|&word| word.to_owned()).collect::<Vec<_>>(),
+        // There may be no IPv6 at all.
+        true,
+    );
+    let file: Variant<'static> = to.display().to_string().into();
+    let mut all: Properties = vec![
+        (
+            "Description",
+            format!("Temps: what {spec} listens on").into(),
+        ),
+        ("Slice", "temps-daemons.slice".into()),
+        ("Type", "oneshot".into()),
+        ("ExecStart", vec![command].into()),
+        ("CollectMode", "inactive-or-failed".into()),
+        ("TimeoutStartUSec", micros(Duration::from_secs(5)).into()),
+        ("StandardOutputFileToTruncate", file),
+        ("StandardError", "null".into()),
+        (
+            "NetworkNamespacePath",
+            format!("/run/netns/{}", name::namespace(id)).into(),
+        ),
+    ];
+    all.extend(sandbox());
+    all
+}
+
+/// A unit that removes the data of an app that is gone. Root's, since the data is another user's; all
+/// it may write is the directory above.
+pub(super) fn erase(data: &str) -> Properties {
+    let place = format!("/var/lib/private/{data}");
+    let link = format!("/var/lib/{data}");
+    let argv = ["/bin/rm", "-rf", "--one-file-system", "--", &place, &link];
+    let command = (
+        argv[0].to_owned(),
+        argv.iter().map(|&word| word.to_owned()).collect::<Vec<_>>(),
+        false,
+    );
+    // CAP_DAC_OVERRIDE, CAP_FOWNER: linux/capability.h numbers them 1 and 3.
+    let capabilities: u64 = 1 << 1 | 1 << 3;
+    vec![
+        ("Description", format!("Temps: removes {link}").into()),
+        ("Slice", "temps-daemons.slice".into()),
+        ("Type", "oneshot".into()),
+        ("ExecStart", vec![command].into()),
+        ("CollectMode", "inactive-or-failed".into()),
+        ("TimeoutStartUSec", micros(Duration::from_secs(300)).into()),
+        ("CapabilityBoundingSet", capabilities.into()),
+        ("NoNewPrivileges", true.into()),
+        ("PrivateNetwork", true.into()),
+        ("PrivateDevices", true.into()),
+        ("ProtectSystem", "strict".into()),
+        ("ProtectHome", "yes".into()),
+        (
+            "ReadWritePaths",
+            vec![
+                format!("-/var/lib/private/{}", name::DATA),
+                format!("-/var/lib/{}", name::DATA),
+            ]
+            .into(),
+        ),
+    ]
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
