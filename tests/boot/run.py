@@ -40,6 +40,8 @@ TAIL = 120
 
 def main() -> int:
     options = _options()
+    # So that what is booted ends with us, and its layer goes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if problem := missing():
         print(f"SKIPPED: {problem}")
         return 0
