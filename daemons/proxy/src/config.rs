@@ -20,6 +20,8 @@ pub struct Settings {
     pub standalone: bool,
     /// Where deployd listens, for the report of a bad target.
     pub deployd_socket: PathBuf,
+    /// Where the helper of a restart is called. Not used by a standalone proxy.
+    pub handover_socket: PathBuf,
     /// How long requests in flight may take after SIGTERM. Below the unit's `TimeoutStopSec=`.
     #[serde(deserialize_with = "wait")]
     pub drain_deadline: Duration,
@@ -112,6 +114,7 @@ impl Default for Settings {
             threads: 0,
             standalone: false,
             deployd_socket: PathBuf::from("/run/temps/deployd.sock"),
+            handover_socket: PathBuf::from("/run/temps/proxy-handover.sock"),
             drain_deadline: s(30),
             fresh_grace: s(3),
             timeouts: Timeouts::default(),

@@ -13,7 +13,7 @@ pub mod table;
 pub mod watch;
 
 use crate::event;
-use crate::store::{Store, StoreError};
+use crate::store::{Loaded, Store, StoreError};
 use arc_swap::ArcSwap;
 use lease::{Lease, Target};
 use std::collections::HashMap;
@@ -43,6 +43,9 @@ pub enum ApplyError {
         /// The one that is served.
         current: u64,
     },
+    /// Another process serves the stored routes, and must not be left with old ones.
+    #[error("the helper of a restart still serves the routes before")]
+    Helped,
     /// It could not be made durable.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,7 +120,15 @@ impl Engine {
     /// Serves the stored snapshot, if there is a whole one; to be called before the first request.
     /// Blocks on the disk.
     pub fn restore(&self) {
-        let loaded = self.store.load();
+        self.restored(self.store.load());
+    }
+
+    /// As [`Engine::restore`], but leaves the files as they are: for the helper of a restart.
+    pub fn borrow(&self) {
+        self.restored(self.store.peek());
+    }
+
+    fn restored(&self, loaded: Loaded) {
         for file in &loaded.set_aside {
             temps_unit::event!(
                 error,
@@ -160,14 +171,16 @@ impl Engine {
             let (snapshot, served) = (Arc::clone(&snapshot), Arc::clone(current.snapshot()));
             tokio::task::spawn_blocking(move || {
                 let errors = snapshot::errors(&snapshot, &served);
-                if errors.is_empty() {
-                    store.save(&snapshot).map_err(ApplyError::from)
-                } else {
-                    Err(ApplyError::Invalid(errors))
+                if !errors.is_empty() {
+                    return Err(ApplyError::Invalid(errors));
                 }
+                let turn = store.try_turn()?.ok_or(ApplyError::Helped)?;
+                store.save(&snapshot)?;
+                Ok(turn)
             })
         };
-        written
+        // Kept until the routes are served, so that a helper begins with the new ones or not at all.
+        let _turn = written
             .await
             .map_err(ApplyError::from)
             .flatten()
@@ -267,6 +280,23 @@ impl Engine {
         Drain { leases, routed }
     }
 
+    /// Whether another process serves the stored routes: the helper of a restart.
+    pub async fn is_helped(&self) -> bool {
+        // An apply of ours takes the same lock.
+        let _nobody_applies = self.applying.lock().await;
+        let store = self.store.clone();
+        let turn = tokio::task::spawn_blocking(move || store.try_turn()).await;
+        matches!(turn, Ok(Ok(None)))
+    }
+
+    /// Requests in flight to `target` now, in this process.
+    pub fn leases(&self, target: &InstanceId) -> u64 {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let copies = targets.get(target).map(Vec::as_slice).unwrap_or_default();
+        let copies = copies.iter().filter_map(Weak::upgrade);
+        copies.map(|copy| copy.leases()).sum()
+    }
+
     /// Routed targets that failed their last checks.
     pub fn unhealthy(&self) -> usize {
         let table = self.table();
@@ -290,6 +320,10 @@ fn same(
 }
 
 fn refused(error: ApplyError) -> ApplyError {
+    if matches!(error, ApplyError::Helped) {
+        tracing::debug!(%error, "a snapshot of routes has to wait");
+        return error;
+    }
     temps_unit::event!(warn, event::SNAPSHOT_REFUSED,
         %error,
         "a snapshot of routes was refused; the one before is still served"

@@ -21,9 +21,11 @@ pub const CERTIFICATE_ISSUED: MessageId = MessageId::new("e115399cc71b40f6b3ede1
 pub const SPOOL_LOSSES: MessageId = MessageId::new("c2a5d91ace2b11f11d6014be7db1e83a");
 /// The drain has ended and the process is about to.
 pub const DRAINED: MessageId = MessageId::new("a70c3673a09029789a506fca22ef031f");
+/// A helper serves while the proxy is restarted.
+pub const HANDED_OVER: MessageId = MessageId::new("136cb38e4e8c61111cf2f7be30a714f3");
 
 /// All of them.
-pub const ALL: [MessageId; 9] = [
+pub const ALL: [MessageId; 10] = [
     STARTED,
     SNAPSHOT_APPLIED,
     SNAPSHOT_REFUSED,
@@ -33,6 +35,7 @@ pub const ALL: [MessageId; 9] = [
     CERTIFICATE_ISSUED,
     SPOOL_LOSSES,
     DRAINED,
+    HANDED_OVER,
 ];
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod engine;
 pub mod event;
+pub mod handover;
 pub mod http;
 pub mod port;
 pub mod rpc;
@@ -21,9 +22,11 @@ pub mod status;
 pub mod store;
 pub mod tls;
 
+use daemon::Kind;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use temps_unit::Applet;
+use temps_unit::exit::Exit;
 
 /// The daemon as an applet of the multicall binary.
 pub const APPLET: Applet = Applet {
@@ -32,6 +35,19 @@ pub const APPLET: Applet = Applet {
     run,
 };
 
-fn run(_args: Vec<OsString>) -> ExitCode {
-    daemon::main()
+/// Makes it the helper of a restart; see [`handover`].
+const HELPER: &str = "handover";
+
+fn run(args: Vec<OsString>) -> ExitCode {
+    match args.as_slice() {
+        [] => daemon::main(Kind::Main),
+        [word] if word == HELPER => daemon::main(Kind::Helper),
+        _ => {
+            eprintln!(
+                "{}: the only argument there can be is `{HELPER}`",
+                APPLET.name
+            );
+            Exit::Usage.into()
+        }
+    }
 }

@@ -5,6 +5,7 @@ use crate::config::Probes;
 use crate::engine::probe;
 use crate::engine::snapshot::target_errors;
 use crate::engine::{ApplyError, Engine};
+use crate::handover::client::Everybody;
 use crate::status::Status;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Rpc {
     engine: Arc<Engine>,
+    everybody: Everybody,
     status: Arc<Status>,
     probes: Probes,
     role: Role,
@@ -35,9 +37,16 @@ pub struct Rpc {
 
 impl Rpc {
     /// For a caller who has `role`.
-    pub fn new(engine: Arc<Engine>, status: Arc<Status>, probes: Probes, role: Role) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        everybody: Everybody,
+        status: Arc<Status>,
+        probes: Probes,
+        role: Role,
+    ) -> Self {
         Self {
             engine,
+            everybody,
             status,
             probes,
             role,
@@ -62,6 +71,8 @@ impl From<ApplyError> for Fault {
             }
             ApplyError::Stale { current, .. } => Fault::new(Code::Busy, what)
                 .hint(format!("send a snapshot with a generation above {current}")),
+            ApplyError::Helped => Fault::new(Code::Busy, what)
+                .hint("ask again: it ends when the requests it has begun are answered"),
             ApplyError::Store(store) if store.is_no_space() => Fault::new(Code::NoSpace, what)
                 .hint("free some space; the routes before it are still served"),
             ApplyError::Store(_) | ApplyError::Writer(_) => Fault::internal(what)
@@ -103,7 +114,7 @@ impl Proxy for Rpc {
     async fn drained(self, _: Context, target: InstanceId, wait_ms: u64) -> Result<Drain, Fault> {
         self.operator()?;
         let patience = Duration::from_millis(wait_ms).min(MAX_WAIT);
-        Ok(self.engine.drained(&target, patience).await)
+        Ok(self.everybody.drained(&target, patience).await)
     }
 
     async fn status(self, _: Context) -> Result<ProxyStatus, Fault> {

@@ -8,8 +8,9 @@
 //!
 //! Requests put events into a bounded channel; one task writes what came within [`EVERY`] in one
 //! write. A segment is closed at [`SEGMENT`] bytes, and the oldest are removed while all together
-//! exceed the configured size. A new process begins a new segment. A reader removes segments older
-//! than the newest when it has taken them.
+//! exceed the configured size. A new process begins a new segment; at a restart two write for a
+//! while, each a segment of its own. Who writes a segment holds a lock on it (flock(2)): a reader
+//! removes one that it has taken and could lock.
 
 pub mod record;
 mod ring;

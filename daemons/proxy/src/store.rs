@@ -5,10 +5,13 @@
 //! snapshot              what is served         magic, version, SHA-256 of the rest, postcard
 //! snapshot.previous     what was served before it
 //! snapshot.corrupt-N    set aside, N seconds since 1970; for people
+//! handover.lock         see [`turn`]
 //! ```
 //!
 //! A snapshot is durable before it is published: written beside, fsynced, renamed, the directory
 //! fsynced. `snapshot` is never missing once it was there.
+
+pub mod turn;
 
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -76,7 +79,7 @@ enum Unusable {
 pub struct Loaded {
     /// The snapshot to serve, if there is one.
     pub snapshot: Option<Snapshot>,
-    /// Files that were set aside, with the reason, in words.
+    /// Files that cannot be used, with the reason, in words.
     pub set_aside: Vec<String>,
 }
 
@@ -104,6 +107,15 @@ impl Store {
 
     /// The newest snapshot that is whole. Files that are not are renamed, never deleted.
     pub fn load(&self) -> Loaded {
+        self.newest(|path, why| self.set_aside(path, why))
+    }
+
+    /// The newest snapshot that is whole. Nothing is written.
+    pub fn peek(&self) -> Loaded {
+        self.newest(|path, why| format!("{}: {why}", path.display()))
+    }
+
+    fn newest(&self, unusable: impl Fn(&Path, &Unusable) -> String) -> Loaded {
         let mut loaded = Loaded::default();
         for path in [self.current(), self.previous()] {
             match read(&path) {
@@ -112,7 +124,7 @@ impl Store {
                     break;
                 }
                 Ok(None) => {}
-                Err(why) => loaded.set_aside.push(self.set_aside(&path, &why)),
+                Err(why) => loaded.set_aside.push(unusable(&path, &why)),
             }
         }
         loaded

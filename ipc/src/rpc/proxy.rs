@@ -36,11 +36,13 @@ pub trait Proxy {
 
     /// Validates, persists, then serves a snapshot; answers when new requests follow it.
     /// Idempotent. `Invalid` with every error found (the old one stays), `Busy` with the current
-    /// generation in the text if `generation` is not newer and says something else, `NoSpace` if it
-    /// cannot be persisted (the old one stays).
+    /// generation in the text if `generation` is not newer and says something else, `Busy` as well
+    /// while the helper of a restart serves the routes before: ask again. `NoSpace` if it cannot be
+    /// persisted (the old one stays).
     async fn apply(snapshot: Snapshot) -> Result<Applied, Fault>;
 
-    /// Waits up to `wait_ms` (at most 20,000) until no request is in flight to `target`. Idempotent.
+    /// Waits up to `wait_ms` (at most 20,000) until no process of the proxy has a request in flight
+    /// to `target`. Idempotent.
     async fn drained(target: InstanceId, wait_ms: u64) -> Result<Drain, Fault>;
 
     /// How the proxy is. Idempotent.

@@ -1,6 +1,6 @@
 //! What the daemon is made of, put together.
 
-use super::{Failed, Start};
+use super::start::{Failed, Start};
 use crate::config as settings;
 use crate::engine::Engine;
 use crate::http::app::App;
@@ -37,6 +37,7 @@ pub(super) async fn parts(start: &Start, spool: Spool) -> Result<Parts, Failed> 
     let live = Arc::new(Live::default());
     let certificates = {
         let (engine, state) = (Arc::clone(&engine), start.state.clone());
+        let open = if start.is_helper() { borrow } else { open };
         let opened = tokio::task::spawn_blocking(move || open(engine, &state)).await;
         Arc::new(opened.map_err(|error| (Exit::Internal, error.to_string()))??)
     };
@@ -90,6 +91,19 @@ fn open(engine: Arc<Engine>, state: &Path) -> Result<Certificates, Failed> {
     let directory = state.join("certificates");
     dirs::create_private(&directory).map_err(|error| (Exit::Config, error.to_string()))?;
     engine.restore();
+    // So that a helper finds it; a full disk must not keep the proxy from serving.
+    if let Err(error) = Store::new(state).try_turn() {
+        tracing::warn!(%error, "no helper can serve at the next restart");
+    }
     let authority = Authority::open(state).map_err(|error| (Exit::Config, error.to_string()))?;
     Ok(Certificates::new(engine, authority, directory))
+}
+
+/// The same as the main process has left it: nothing is written. Blocks on the disk.
+fn borrow(engine: Arc<Engine>, state: &Path) -> Result<Certificates, Failed> {
+    engine.borrow();
+    let authority =
+        Authority::existing(state).map_err(|error| (Exit::Config, error.to_string()))?;
+    let directory = state.join("certificates");
+    Ok(Certificates::new(engine, authority, directory).in_memory())
 }

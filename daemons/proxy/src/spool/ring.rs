@@ -13,6 +13,9 @@ pub const MAGIC: &[u8] = b"TEMPSSP1";
 /// again: more than deployd gives up of its own room then.
 const LEAVE: u64 = 24 << 20;
 
+/// Numbers that are tried for a new segment: at a restart two processes write, and each takes a few.
+const TRIES: u64 = 8;
+
 /// The segments of one directory. Nothing is touched before the first append.
 #[derive(Debug)]
 pub struct Ring {
@@ -74,21 +77,20 @@ impl Ring {
             .create(&self.directory)?;
         let mut segments = segments(&self.directory)?;
         let newest = segments.last().map_or(0, |(number, _)| *number);
-        let number = newest.max(self.open.as_ref().map_or(0, |open| open.number)) + 1;
+        let newest = newest.max(self.open.as_ref().map_or(0, |open| open.number));
         let mut total: u64 = segments.iter().map(|(_, size)| size).sum();
         segments.reverse();
         while total + self.segment > self.limit {
             let Some((oldest, size)) = segments.pop() else {
                 break;
             };
-            fs::remove_file(path(&self.directory, oldest))?;
-            total -= size;
+            match fs::remove_file(path(&self.directory, oldest)) {
+                // The other process was faster.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => total -= size,
+            }
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path(&self.directory, number))?;
+        let (mut file, number) = self.create_above(newest)?;
         file.write_all(MAGIC)?;
         self.open = Some(Open {
             file,
@@ -96,6 +98,28 @@ impl Ring {
             size: MAGIC.len() as u64,
         });
         Ok(())
+    }
+}
+
+impl Ring {
+    /// A new segment, with the next number that no other process has taken meanwhile.
+    fn create_above(&self, newest: u64) -> io::Result<(File, u64)> {
+        for number in newest + 1..=newest + TRIES {
+            let created = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path(&self.directory, number));
+            match created {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(file) => {
+                    file.try_lock().map_err(io::Error::from)?;
+                    return Ok((file, number));
+                }
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 }
 
@@ -151,6 +175,23 @@ mod tests {
         let total: u64 = found.iter().map(|(_, size)| size).sum();
         assert!(total <= 1100, "{total}");
         assert!(found.len() > 3 && found[0].0 > 1, "{found:?}");
+    }
+
+    #[test]
+    fn two_processes_write_beside_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rings = [0, 1].map(|_| Ring::new(dir.path().to_owned(), 1000, 100));
+        for step in 0..200 {
+            rings[step % 2].append(&[1; 50]).unwrap();
+        }
+        let found = segments(dir.path()).unwrap();
+        assert!(found.iter().map(|(_, size)| size).sum::<u64>() <= 1200);
+        // What is being written is known by its lock, whatever its number.
+        let free = found.iter().filter(|(number, _)| {
+            let segment = File::open(path(dir.path(), *number)).unwrap();
+            segment.try_lock().is_ok()
+        });
+        assert_eq!(free.count(), found.len() - 2);
     }
 
     #[test]

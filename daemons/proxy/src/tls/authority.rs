@@ -74,43 +74,44 @@ pub struct Leaf {
 impl Authority {
     /// The authority of the state directory, made if there is none. Blocks on the disk.
     pub fn open(state: &Path) -> Result<Self, AuthorityError> {
-        let (certificate, key_path) = (state.join("local-ca.pem"), state.join("local-ca.key"));
-        let key = match fs::read_to_string(&key_path) {
-            Ok(text) => {
-                let text = zeroize::Zeroizing::new(text);
-                KeyPair::from_pem(&text).map_err(|source| AuthorityError::Key {
-                    path: key_path,
-                    source,
-                })?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let key = match stored_key(state)? {
+            Some(key) => key,
+            None => {
                 let key = KeyPair::generate()?;
                 let text = zeroize::Zeroizing::new(key.serialize_pem());
-                write_atomically(&key_path, text.as_bytes(), 0o600)?;
+                write_atomically(&key_path(state), text.as_bytes(), 0o600)?;
                 key
             }
-            Err(source) => {
-                return Err(AuthorityError::Io {
-                    path: key_path,
-                    source,
-                });
-            }
         };
+        let authority = Self::with(key, state);
+        if !authority.certificate.exists() {
+            let own = params(&authority.id).self_signed(authority.issuer.key())?;
+            write_atomically(&authority.certificate, own.pem().as_bytes(), 0o644)?;
+        }
+        Ok(authority)
+    }
+
+    /// The authority that is there already. Writes nothing; blocks on the disk.
+    pub fn existing(state: &Path) -> Result<Self, AuthorityError> {
+        let missing = || AuthorityError::Io {
+            path: key_path(state),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let key = stored_key(state)?.ok_or_else(missing)?;
+        Ok(Self::with(key, state))
+    }
+
+    fn with(key: KeyPair, state: &Path) -> Self {
         let id: String = Sha256::digest(key.public_key_raw())
             .iter()
             .take(4)
             .map(|b| format!("{b:02x}"))
             .collect();
-        let params = params(&id);
-        if !certificate.exists() {
-            let own = params.self_signed(&key)?;
-            write_atomically(&certificate, own.pem().as_bytes(), 0o644)?;
-        }
-        Ok(Self {
-            issuer: Issuer::new(params, key),
+        Self {
+            issuer: Issuer::new(params(&id), key),
             id,
-            certificate,
-        })
+            certificate: state.join("local-ca.pem"),
+        }
     }
 
     /// Names this authority's key, so that certificates of another are known as such.
@@ -145,6 +146,25 @@ impl Authority {
             key: zeroize::Zeroizing::new(key.serialize_pem()),
             expires,
         })
+    }
+}
+
+fn key_path(state: &Path) -> PathBuf {
+    state.join("local-ca.key")
+}
+
+/// The authority's key; nothing if there is none yet.
+fn stored_key(state: &Path) -> Result<Option<KeyPair>, AuthorityError> {
+    let path = key_path(state);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let text = zeroize::Zeroizing::new(text);
+            KeyPair::from_pem(&text)
+                .map(Some)
+                .map_err(|source| AuthorityError::Key { path, source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(AuthorityError::Io { path, source }),
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! A certificate is made ready before the handshake needs it ([`Certificates::ensure`]): from
 //! memory, else from disk, else issued; one host at a time, so never twice. Only routed hosts get
-//! one: names that clients make up cost nothing but a look at the table.
+//! one: names that clients make up cost nothing but a look at the table. The helper of a restart
+//! keeps what it issues in memory only: the files belong to the main process.
 
 use crate::engine::Engine;
 use crate::event;
@@ -46,6 +47,8 @@ pub struct Certificates {
     engine: Arc<Engine>,
     authority: Arc<Authority>,
     directory: PathBuf,
+    /// Whether what is issued is written to `directory`.
+    keeps: bool,
     ready: RwLock<HashMap<String, Ready>>,
     /// Held while one certificate is made ready.
     making: Mutex<()>,
@@ -58,8 +61,17 @@ impl Certificates {
             engine,
             authority: Arc::new(authority),
             directory,
+            keeps: true,
             ready: RwLock::default(),
             making: Mutex::new(()),
+        }
+    }
+
+    /// The same, but nothing is ever written.
+    pub fn in_memory(self) -> Self {
+        Self {
+            keeps: false,
+            ..self
         }
     }
 
@@ -99,9 +111,10 @@ impl Certificates {
             Arc::clone(&self.authority),
             self.directory.join(format!("{host}.pem")),
         );
-        let name = host.to_owned();
+        let (name, keeps) = (host.to_owned(), self.keeps);
         let made =
-            tokio::task::spawn_blocking(move || stored_or_issued(&authority, &path, &name)).await;
+            tokio::task::spawn_blocking(move || stored_or_issued(&authority, &path, &name, keeps))
+                .await;
         match made {
             Ok(Ok(certificate)) => {
                 let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
@@ -168,12 +181,14 @@ fn stored_or_issued(
     authority: &Authority,
     path: &Path,
     host: &str,
+    keeps: bool,
 ) -> Result<Ready, CertificateError> {
     if let Some(ready) = stored(authority, path) {
         return Ok(ready);
     }
     let leaf = authority.issue(host)?;
-    if let Err(error) = write_atomically(path, file_of(authority, &leaf).as_bytes(), 0o600) {
+    if keeps && let Err(error) = write_atomically(path, file_of(authority, &leaf).as_bytes(), 0o600)
+    {
         // It serves all the same; the next start issues another.
         tracing::warn!(%host, %error, "a certificate cannot be kept");
     }
@@ -281,6 +296,20 @@ mod tests {
         let second = certificates(dir.path()).await;
         second.ensure(Some("a.test")).await;
         assert_eq!(der(&second, "a.test"), one);
+    }
+
+    #[tokio::test]
+    async fn a_helper_serves_what_is_kept_and_keeps_nothing_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = certificates(dir.path()).await;
+        main.ensure(Some("a.test")).await;
+        let helper = certificates(dir.path()).await.in_memory();
+        helper.ensure(Some("a.test")).await;
+        helper.ensure(None).await;
+        assert_eq!(der(&helper, "a.test"), der(&main, "a.test"));
+        assert!(der(&helper, "localhost").is_some());
+        let kept = fs::read_dir(dir.path().join("certificates")).unwrap();
+        assert_eq!(kept.count(), 1);
     }
 
     #[tokio::test]

@@ -9,11 +9,13 @@
 //! | [`tls`] | certificates, HTTP/2 |
 //! | [`site`] | static sites |
 //! | [`swap`] | new snapshots, the drain, the stop |
+//! | [`handover`] | restarts: a helper serves between two processes |
 //! | [`suspicion`] | dead targets are noticed by the requests that cannot reach them |
 //! | [`support`] | the proxy, its clients, and servers to stand behind it |
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod body;
+mod handover;
 mod protocol;
 mod routing;
 mod site;

@@ -1,10 +1,13 @@
 //! A proxy in this process on ports of its own, its clients, and servers to stand behind it.
 
 mod client;
+mod load;
+mod manager;
 mod proxy;
 mod upstream;
 
 pub use client::{Answer, ask, read_answer, tls};
+pub use load::load;
 pub use proxy::{Proxy, route, site};
 pub use upstream::{Handler, dead, says, says_after, target, upstream, writes};
 

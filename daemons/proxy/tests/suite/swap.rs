@@ -1,52 +1,13 @@
 //! A new snapshot takes over without a failed request, and the old target is let go when nobody
 //! needs it any more.
 
-use crate::support::{PATIENCE, Proxy, ask, dead, read_answer, says, says_after, until};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::support::{PATIENCE, Proxy, ask, dead, load, read_answer, says, says_after, until};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use temps_ipc::types::ProbeFailure;
 use temps_unit::exit::Exit;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::io::AsyncReadExt;
 use tokio::time::sleep;
-
-/// Asks again and again on kept connections; counts what is not 200.
-async fn load(
-    proxy: &Proxy,
-    clients: usize,
-) -> (Arc<AtomicBool>, Arc<AtomicUsize>, JoinSet<usize>) {
-    let (stop, failures) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
-    let mut set = JoinSet::new();
-    for client in 0..clients {
-        let (stop, failures, address) = (stop.clone(), failures.clone(), proxy.http);
-        set.spawn(async move {
-            let mut asked = 0;
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            while !stop.load(Ordering::SeqCst) {
-                // Half of the clients connect anew for every request.
-                let close = client % 2 == 0;
-                if close && asked > 0 {
-                    stream = TcpStream::connect(address).await.unwrap();
-                }
-                let request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
-                let sent = stream.write_all(request.as_bytes()).await;
-                let answer = read_answer(&mut stream).await;
-                asked += 1;
-                if sent.is_err() || answer.is_none_or(|answer| answer.status != 200) {
-                    failures.fetch_add(1, Ordering::SeqCst);
-                    stream = TcpStream::connect(address).await.unwrap();
-                }
-            }
-            asked
-        });
-    }
-    (stop, failures, set)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn swaps_under_load_lose_no_request_and_send_none_to_a_drained_target() {

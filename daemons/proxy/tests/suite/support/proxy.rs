@@ -1,9 +1,9 @@
 //! A proxy in this process on ports of its own.
 
+use super::manager::{Manager, Sockets};
 use super::{Answer, PATIENCE};
 use async_trait::async_trait;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixListener;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,8 @@ use temps_ipc::types::{
 };
 use temps_ipc::wire::client::{Link, Repeat};
 use temps_proxy::config::Settings;
-use temps_proxy::daemon::{self, Start};
+use temps_proxy::daemon::{self, Duty, Start};
+use temps_proxy::handover::client::Helper;
 use temps_proxy::port::Alarm;
 use temps_unit::exit::Exit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Alarms that were raised.
 #[derive(Default)]
-struct Heard(Mutex<Vec<(InstanceId, String)>>);
+pub(super) struct Heard(Mutex<Vec<(InstanceId, String)>>);
 
 #[async_trait]
 impl Alarm for Heard {
@@ -48,10 +49,8 @@ pub struct Proxy {
     task: JoinHandle<Exit>,
     control: Link<ProxyClient>,
     generation: AtomicUsize,
-}
-
-fn bind() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").unwrap()
+    sockets: Sockets,
+    manager: Option<Manager>,
 }
 
 fn settings() -> Settings {
@@ -85,17 +84,62 @@ impl Proxy {
         Self::start(settings(), state).await
     }
 
+    /// One that hands over to a helper, which somebody starts when it is called.
+    pub async fn handing_over() -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let sockets = Sockets::bind(state.path());
+        let manager = Manager::start(&sockets, settings(), state.path());
+        Self::begin(settings(), state, sockets, Some(manager)).await
+    }
+
+    /// Stops it, and starts the next one with the same sockets as soon as it has ended.
+    pub async fn restart(self) -> Self {
+        let (sockets, manager, state) = self.end().await;
+        Self::begin(settings(), state, sockets, manager).await
+    }
+
+    /// Stops it; another is not started.
+    pub async fn end(self) -> (Sockets, Option<Manager>, TempDir) {
+        self.stop.cancel();
+        let exit = timeout(PATIENCE, self.task).await;
+        assert_eq!(exit.expect("the proxy ends").unwrap(), Exit::Success);
+        (self.sockets, self.manager, self.state)
+    }
+
+    /// Helpers that were started so far.
+    pub fn helpers(&self) -> usize {
+        self.manager.as_ref().map_or(0, Manager::started)
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+
     async fn start(settings: Settings, state: TempDir) -> Self {
-        let (http, https) = (bind(), bind());
-        let socket = state.path().join("control.sock");
-        let _ = std::fs::remove_file(&socket);
-        let control = UnixListener::bind(&socket).unwrap();
-        let (http_address, https_address) =
-            (http.local_addr().unwrap(), https.local_addr().unwrap());
+        let sockets = Sockets::bind(state.path());
+        Self::begin(settings, state, sockets, None).await
+    }
+
+    async fn begin(
+        settings: Settings,
+        state: TempDir,
+        sockets: Sockets,
+        manager: Option<Manager>,
+    ) -> Self {
+        let copy = sockets.copy();
+        let (http, https) = (
+            copy.http.local_addr().unwrap(),
+            copy.https.local_addr().unwrap(),
+        );
+        let helper = manager.as_ref();
         let start = Start {
-            http: vec![http],
-            https: vec![https],
-            control,
+            http: vec![copy.http],
+            https: vec![copy.https],
+            duty: Duty::Main {
+                control: copy.control,
+                helper: helper.map(|_| Helper::new(Sockets::handover(state.path()))),
+            },
             settings,
             problem: Arc::default(),
             state: state.path().to_owned(),
@@ -103,14 +147,16 @@ impl Proxy {
         let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
         let task = tokio::spawn(daemon::serve(start, heard.clone(), stop.clone(), None));
         let proxy = Self {
-            http: http_address,
-            https: https_address,
-            state,
+            http,
+            https,
             heard,
             stop,
             task,
-            control: Link::new(socket),
+            control: Link::new(Sockets::control(state.path())),
+            state,
             generation: AtomicUsize::new(0),
+            sockets,
+            manager,
         };
         let generation = proxy.call_generation().await;
         proxy
