@@ -21,6 +21,7 @@ pub async fn status(engine: &Engine) -> Result<DeploydStatus, Fault> {
     let mut checks = vec![disk(engine)];
     checks.extend(wrong_configuration(engine));
     checks.extend(damaged_database(engine));
+    checks.extend(copy_behind(engine));
     checks.extend(engine.runtime_checks().await);
     checks.extend(engine.dying_checks().await?);
     checks.push(match engine.proxy_check().await {
@@ -60,6 +61,16 @@ fn wrong_configuration(engine: &Engine) -> Option<Check> {
         CheckLevel::Failed,
         &format!("the configuration is wrong: {problem}; the last good one is used"),
         "mend it: temps-deployd reads it at its next start",
+    ))
+}
+
+fn copy_behind(engine: &Engine) -> Option<Check> {
+    let problem = engine.copy_problem()?;
+    Some(check(
+        "database",
+        CheckLevel::Warning,
+        &format!("its last good copy is behind it: {problem}"),
+        "mend that: the copy takes the place of a database that is found damaged",
     ))
 }
 

@@ -12,7 +12,7 @@ use crate::event;
 use crate::port::{Runtime, Runtimes};
 use crate::rpc::Rpc;
 use crate::store::seal::Seal;
-use crate::store::{Store, StoreError, copy};
+use crate::store::{Store, copy};
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use temps_unit::shutdown::Signals;
 use temps_unit::task::Supervisor;
 use temps_unit::watchdog::Watchdog;
 use temps_unit::{config, creds, journal, notify};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 /// Name of the control socket among the passed ones.
 pub const CONTROL: &str = "deployd";
@@ -138,22 +138,36 @@ fn seal(paths: &Paths) -> Result<Seal, String> {
 
 /// The database, with the room that it may use on a full disk.
 fn open_store(paths: &Paths) -> Result<Store, (Exit, String)> {
+    if paths.lost_its_database() {
+        let problem = format!(
+            "{} is missing, and releases are there: restore the state directory from a backup, or move {} away to start empty",
+            paths.database().display(),
+            paths.state().display()
+        );
+        temps_unit::event!(error, event::STORE_UNUSABLE, "{problem}");
+        return Err((Exit::Config, problem));
+    }
     let reserve = paths.reserve();
     // Opening writes.
     reserve.spend_if_full();
     let (store, restored) = copy::open_or_restore(&paths.database()).map_err(|problem| {
+        let problem = format!(
+            "the database cannot be used: {problem}; restore the state directory from a backup, or move {} away to start empty",
+            paths.state().display()
+        );
         temps_unit::event!(error, event::STORE_UNUSABLE,
-            "the database cannot be used: {problem}; routes keep being served, deployments are not possible; \
-             restore {} from a backup, or move the state directory away to start empty", paths.database().display());
-        (Exit::Config, problem.to_string())
+            "{problem}; routes keep being served, deployments are not possible");
+        (Exit::Config, problem)
     })?;
     if let Some(restored) = restored {
+        let kept = restored.damaged.map_or_else(String::new, |damaged| {
+            format!("; what was damaged is kept as {}", damaged.display())
+        });
         temps_unit::event!(
             error,
             event::STORE_RESTORED,
-            "{}; its last good copy is used instead: the changes of the last seconds may be missing; what was damaged is kept as {}",
-            restored.why,
-            restored.damaged.display()
+            "{}; its last good copy is used instead: the changes of the last seconds may be missing{kept}",
+            restored.why
         );
     }
     Ok(store.with_reserve(reserve))
@@ -287,7 +301,15 @@ async fn run(start: Start) -> ExitCode {
     let beat = watchdog.register("engine").every(BEAT);
     let dog_stop = tokio_util::sync::CancellationToken::new();
     let dog = tokio::spawn(watchdog.run(dog_stop.clone()));
-    let mut status = tokio::spawn(tell_status(engine.clone(), beat));
+    let tending = (engine.clone(), closing.clone());
+    supervisor.critical("copy", async move {
+        let (engine, closing) = tending;
+        let _ = closing
+            .run_until_cancelled(engine.tend_store_always(BEAT))
+            .await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    let status = tokio::spawn(tell_status(engine.clone(), beat));
     notify::ready();
     temps_unit::event!(
         info,
@@ -302,12 +324,8 @@ async fn run(start: Start) -> ExitCode {
                 info!("nothing to do: ending until the next call");
                 break Exit::Success;
             }
-            damaged = &mut status => {
-                // The next start replaces it by its last good copy.
-                match damaged {
-                    Ok(damaged) => error!("{damaged}"),
-                    Err(defect) => error!(%defect, "the status is not told any more"),
-                }
+            () = engine.damaged() => {
+                error!("the database is damaged: the next start replaces it by its last good copy");
                 break Exit::Internal;
             }
             failure = supervisor.failed() => {
@@ -337,9 +355,8 @@ async fn run(start: Start) -> ExitCode {
     exit.into()
 }
 
-/// Keeps the unit's status line true, proves that the engine's database answers, and keeps its copy;
-/// ends when the database is found damaged.
-async fn tell_status(engine: Engine, mut beat: temps_unit::watchdog::Ticker) -> StoreError {
+/// Keeps the unit's status line true, and proves that the engine's database answers.
+async fn tell_status(engine: Engine, mut beat: temps_unit::watchdog::Ticker) {
     let mut said = String::new();
     loop {
         // Only after the database answered does the next beat come: a wedged store is noticed.
@@ -354,11 +371,6 @@ async fn tell_status(engine: Engine, mut beat: temps_unit::watchdog::Ticker) -> 
                 }
             }
             Err(problem) => warn!(%problem, "the database does not answer"),
-        }
-        match engine.tend_store().await {
-            Ok(()) => {}
-            Err(problem) if problem.is_damage() => return problem,
-            Err(problem) => debug!(%problem, "the database is not copied now"),
         }
         beat.tick().await;
     }

@@ -43,12 +43,17 @@ use crate::store::{Store, StoreError};
 use paths::Paths;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use temps_ipc::id::{AppId, InstanceId};
 use temps_ipc::types::Timestamp;
 use temps_unit::idle::Idle;
 use tokio::sync::{Notify, Semaphore, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+/// Between two copies of the database: one takes some milliseconds.
+const GATHER: Duration = Duration::from_millis(500);
 
 /// What the engine is made of.
 pub struct Parts {
@@ -155,10 +160,41 @@ impl Engine {
         self.tasks.wait().await;
     }
 
+    /// Waits until a call met damage in the database.
+    pub async fn damaged(&self) {
+        self.store.damaged().await;
+    }
+
+    /// Why the last good copy of the database is behind it, if it is.
+    pub fn copy_problem(&self) -> Option<String> {
+        self.store.copy_problem()
+    }
+
+    /// Keeps the database's last good copy up to date, for ever: soon after every change, and every
+    /// `period`.
+    pub async fn tend_store_always(&self, period: Duration) {
+        let mut changes = self.changes.subscribe();
+        let mut said = None;
+        loop {
+            // What cannot be copied now is told by `temps doctor`, too.
+            let problem = self.tend_store().await.err().map(|error| error.to_string());
+            if problem != said
+                && let Some(problem) = &problem
+            {
+                warn!("the last good copy of the database cannot be made anew: {problem}");
+            }
+            said = problem;
+            // Several changes come together, as the steps of a deployment do.
+            tokio::time::sleep(GATHER).await;
+            // Either way it is time.
+            let _ = tokio::time::timeout(period, changes.changed()).await;
+        }
+    }
+
     /// Brings the database's last good copy up to date, and keeps room for a full disk.
     ///
     /// # Errors
-    /// When it cannot be copied; [`StoreError::is_damage`] tells why that matters.
+    /// When it cannot be copied.
     pub async fn tend_store(&self) -> Result<(), StoreError> {
         let reserves = [self.paths.removal_reserve(), self.paths.reserve()];
         // Blocking work is not cancelled, so this only fails if it panics.

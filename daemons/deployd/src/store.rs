@@ -21,6 +21,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use temps_ipc::{Code, Fault};
+use tokio_util::sync::CancellationToken;
 
 /// Why the store could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -125,9 +126,9 @@ impl From<StoreError> for Fault {
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
     path: Arc<Path>,
-    /// SQLite's count of changes at the last copy.
-    saved: Arc<Mutex<Option<u64>>>,
+    copied: Arc<Mutex<copy::Copied>>,
     reserve: Option<Reserve>,
+    damage: CancellationToken,
 }
 
 impl Store {
@@ -157,8 +158,9 @@ impl Store {
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             path: path.into(),
-            saved: Arc::default(),
+            copied: Arc::default(),
             reserve: None,
+            damage: CancellationToken::new(),
         })
     }
 
@@ -171,7 +173,13 @@ impl Store {
         }
     }
 
-    /// Runs `work` in one transaction on a thread that may block; committed if it succeeds.
+    /// Waits until a call met damage in the file; at once if one has.
+    pub async fn damaged(&self) {
+        self.damage.cancelled().await;
+    }
+
+    /// Runs `work` in one transaction on a thread that may block; committed if it succeeds. On a full
+    /// disk it may use the reserve: this is for what has to be written.
     ///
     /// # Errors
     /// What `work` says, or the commit.
@@ -180,8 +188,27 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, RowError> + Send + 'static,
     {
+        self.transact(self.reserve.clone(), work).await
+    }
+
+    /// As [`write`](Self::write), for a wish that can wait until there is room: a full disk refuses it.
+    ///
+    /// # Errors
+    /// What `work` says, or the commit.
+    pub async fn change<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, RowError> + Send + 'static,
+    {
+        self.transact(None, work).await
+    }
+
+    async fn transact<T, F>(&self, reserve: Option<Reserve>, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Transaction<'_>) -> Result<T, RowError> + Send + 'static,
+    {
         let connection = Arc::clone(&self.connection);
-        let reserve = self.reserve.clone();
         let done = tokio::task::spawn_blocking(move || {
             if let Some(reserve) = reserve {
                 reserve.spend_if_full();
@@ -193,6 +220,7 @@ impl Store {
             let transaction =
                 connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let value = work(&transaction)?;
+            copy::count(&transaction)?;
             transaction.commit()?;
             Ok(value)
         })
@@ -223,6 +251,14 @@ impl Store {
     }
 
     fn name(&self, error: RowError) -> StoreError {
+        let error = self.named(error);
+        if error.is_damage() {
+            self.damage.cancel();
+        }
+        error
+    }
+
+    fn named(&self, error: RowError) -> StoreError {
         match error {
             RowError::Sqlite(source) => StoreError::Sqlite {
                 path: self.path.to_path_buf(),

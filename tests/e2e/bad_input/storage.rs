@@ -41,7 +41,12 @@ fn a_damaged_snapshot_is_set_aside_and_made_anew() {
         .live()
         .unwrap();
     let ports = (world.temps().http(), world.temps().https());
-    for files in [&["snapshot"][..], &["snapshot", "snapshot.previous"]] {
+    for (host, files) in [
+        ("a.test", &["snapshot"][..]),
+        ("b.test", &["snapshot", "snapshot.previous"]),
+    ] {
+        // Each change of the routes makes what was served before the previous snapshot.
+        world.ok(["domain", "add", "shop", host]);
         assert_eq!(world.temps_mut().stop().unwrap(), 0);
         files
             .iter()
@@ -90,20 +95,26 @@ fn a_damaged_database_is_replaced_by_its_last_good_copy() {
     let database = world.deployd_state().join("deployd.db");
     let copy = world.deployd_state().join("deployd.db.last-good");
     let ports = (world.temps().http(), world.temps().https());
-    // While it runs: deployd is killed, and finds the damage at its next start.
-    let settled = std::fs::metadata(&copy).unwrap().modified().unwrap();
-    world.ok(["env", "set", "shop", "SIZE=large"]);
-    let is_copied = || std::fs::metadata(&copy).unwrap().modified().unwrap() > settled;
-    assert!(within(PATIENCE, is_copied));
+    // While it runs: deployd is killed, and finds the damage at its next start. The log of what was
+    // written last is as good as the database.
+    let log_lost = |database: &Path| {
+        std::fs::remove_file(database.with_extension("db-wal")).unwrap();
+    };
     let load = world.light_load("shop");
-    world.temps().kill_daemon("deployd").unwrap();
-    ruin(&database);
-    assert!(within(PATIENCE, || world.run(["app", "list"]).is_success()));
-    let variables = world.ok(["env", "list", "shop"]).stdout;
-    assert!(
-        variables.contains("COLOUR") && variables.contains("SIZE"),
-        "{variables}"
-    );
+    for (name, damage) in [("SIZE", &ruin as &dyn Fn(&Path)), ("SHAPE", &log_lost)] {
+        let settled = std::fs::metadata(&copy).unwrap().modified().unwrap();
+        world.ok(["env", "set", "shop", &format!("{name}=x")]);
+        let is_copied = || std::fs::metadata(&copy).unwrap().modified().unwrap() > settled;
+        assert!(within(PATIENCE, is_copied));
+        world.temps().kill_daemon("deployd").unwrap();
+        damage(&database);
+        assert!(within(PATIENCE, || world.run(["app", "list"]).is_success()));
+        let variables = world.ok(["env", "list", "shop"]).stdout;
+        assert!(
+            variables.contains("COLOUR") && variables.contains(name),
+            "{variables}"
+        );
+    }
     let report = load.stop_blocking();
     println!("{report}");
     report.assert_no_failure();

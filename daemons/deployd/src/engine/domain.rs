@@ -28,7 +28,7 @@ impl Engine {
         let given = host.clone();
         let (app, is_new) = self
             .store
-            .write(move |tx| {
+            .change(move |tx| {
                 let app = app::get(tx, &name)?;
                 let is_new = !routes::hosts(tx, &app, &base)?.contains(&host);
                 give(tx, &app, &host, &base)?;
@@ -73,7 +73,7 @@ impl Engine {
             .hint("only hosts that were added can be removed"));
         }
         self.store
-            .write(move |tx| {
+            .change(move |tx| {
                 let app = app::get(tx, &name)?;
                 if !app::remove_domain(tx, &app.id, &host)? {
                     return Err(RowError::Missing(format!(

@@ -49,7 +49,7 @@ impl Engine {
             sealed.push((variable.name.clone(), value));
         }
         self.store
-            .write(move |tx| {
+            .change(move |tx| {
                 let mut names = Vec::new();
                 for (name, value) in &sealed {
                     app::put_env(tx, &app.id, name, value)?;
@@ -73,7 +73,7 @@ impl Engine {
         uid: u32,
     ) -> Result<(), Fault> {
         self.store
-            .write(move |tx| {
+            .change(move |tx| {
                 let app = app::get(tx, &name)?;
                 let mut missing = Vec::new();
                 for variable in &names {

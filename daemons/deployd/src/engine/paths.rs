@@ -63,6 +63,18 @@ impl Paths {
         self.state.join("deployd.db")
     }
 
+    /// Whether there was a database here once, and nothing is left of it, nor of its copy.
+    pub fn lost_its_database(&self) -> bool {
+        let holds = |directory: PathBuf| {
+            let entries = std::fs::read_dir(directory);
+            entries.is_ok_and(|mut entries| entries.next().is_some())
+        };
+        let there = |path: &Path| std::fs::metadata(path).is_ok_and(|found| found.len() > 0);
+        !there(&self.database())
+            && !there(&crate::store::copy::copy_of(&self.database()))
+            && (holds(self.releases()) || holds(self.all_logs()))
+    }
+
     /// Room kept for what must be written on a full disk.
     pub fn reserve(&self) -> Reserve {
         Reserve::new(self.state.join("reserve"), reserve::GENERAL)

@@ -17,6 +17,9 @@ use tracing::warn;
 /// How long a reconciliation waits for the instances that it starts.
 const STARTS: Duration = Duration::from_secs(90);
 
+/// How long requests to an instance that nobody knows of may take to end, in milliseconds.
+const DRAIN_MS: i64 = 10_000;
+
 /// Apps per page.
 const PAGE: u32 = 200;
 
@@ -57,8 +60,15 @@ impl Engine {
         let _reconciling = self.reconciling.lock().await;
         let _busy = self.idle.busy();
         let mut mended = Vec::new();
-        self.sweep_files().await;
-        self.remove_strays(&mut mended).await?;
+        // Then the database was restored from an older copy, and requests may go to what it does not
+        // know any more: nothing of that is removed before the proxy was told of what is known.
+        let is_older = match self.proxy.generation().await {
+            Ok(generation) => generation > self.generation().await?,
+            Err(_) => false,
+        };
+        if !is_older {
+            self.sweep_files().await;
+        }
         let mut restarted = Vec::new();
         let mut after = None;
         loop {
@@ -81,6 +91,14 @@ impl Engine {
             }
         }
         self.resume().await?;
+        let started = async {
+            for id in &restarted {
+                self.ended(id).await;
+            }
+        };
+        if tokio::time::timeout(STARTS, started).await.is_err() {
+            mended.push("some instances are still being started".to_owned());
+        }
         let outdated = match self.proxy.generation().await {
             Ok(generation) => generation != self.generation().await?,
             Err(_) => true,
@@ -92,14 +110,7 @@ impl Engine {
                 Err(fault) => warn!(%fault, "the proxy refused the routes"),
             }
         }
-        let started = async {
-            for id in &restarted {
-                self.ended(id).await;
-            }
-        };
-        if tokio::time::timeout(STARTS, started).await.is_err() {
-            mended.push("some instances are still being started".to_owned());
-        }
+        self.remove_strays(&mut mended).await?;
         for line in &mended {
             event::reconciled(line);
         }
@@ -141,6 +152,9 @@ impl Engine {
             let known = self.store.read(instance::all_present).await?;
             let known: HashSet<_> = known.into_iter().map(|instance| instance.id).collect();
             for id in running.into_iter().filter(|id| !known.contains(id)) {
+                // After a restore of the database the proxy may have sent requests to it.
+                self.drained(&id, Timestamp(Timestamp::now().0 + DRAIN_MS))
+                    .await;
                 let log = self.paths.all_logs().join("stray.log");
                 match runtime.stop(&id, self.settings.stop_grace, &log).await {
                     Ok(()) => mended.push(format!("stopped {id}, which nobody needs")),

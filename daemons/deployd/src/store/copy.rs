@@ -2,59 +2,146 @@
 //! its place should it be found damaged at a start.
 //!
 //! ```text
-//! deployd.db                       the database
+//! deployd.db                       the database, and what was written last in deployd.db-wal
 //! deployd.db.last-good             a checked copy, at most some seconds behind
 //! deployd.db.damaged-TIMESTAMP     what was found damaged, kept for people
 //! ```
-//! A database of a newer version is not damaged, and never replaced.
+//! Every transaction raises a number in the database. A database with a lower one than its copy has
+//! lost what was written last, though every page of it may be whole: that is what is left when its
+//! `-wal` is lost. A database of a newer version is not damaged, and never replaced.
 
 use super::{Store, StoreError};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use temps_ipc::types::Timestamp;
+use tracing::warn;
+
+/// Damaged databases that are kept: damage that comes back shall not fill the disk.
+const KEPT: usize = 3;
 
 /// What happened to a damaged database.
 #[derive(Debug)]
 pub struct Restored {
     /// What was wrong with it.
     pub why: StoreError,
-    /// Where it is kept.
-    pub damaged: PathBuf,
+    /// Where it is kept; nowhere if nothing was left of it.
+    pub damaged: Option<PathBuf>,
 }
 
-/// Opens the database at `path`; a damaged or missing one is set aside and replaced by its last good copy, if
-/// there is one that is whole.
+/// How the copy is.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    /// The number of the last transaction in it.
+    number: Option<i64>,
+    /// Why it is not made anew, if it should be.
+    problem: Option<String>,
+}
+
+/// Opens the database at `path`; a damaged or missing one is set aside and replaced by its last good
+/// copy, if there is one that is whole.
 ///
 /// # Errors
 /// As [`Store::open`]: then everything is where it was.
 pub fn open_or_restore(path: &Path) -> Result<(Store, Option<Restored>), StoreError> {
     let copy = copy_of(path);
-    // SQLite takes either for a new database: every app would be forgotten.
-    let lost = std::fs::metadata(path).map_or(true, |found| found.len() == 0) && copy.exists();
-    let opened = if lost {
-        Err(StoreError::Damaged {
-            path: path.to_owned(),
-            found: "it is missing or empty".to_owned(),
-        })
-    } else {
-        Store::open(path)
-    };
+    let copied = number_in(&copy).ok().flatten();
+    let opened = judge(path, copied).and_then(|()| Store::open(path));
     let why = match opened {
-        Ok(store) => return Ok((store, None)),
+        Ok(store) => return Ok((store.with_copied(copied), None)),
         Err(error) if error.is_damage() => error,
         Err(error) => return Err(error),
     };
-    if !copy.exists() || check(&copy).is_err() {
+    if copied.is_none() || check(&copy).is_err() {
         return Err(why);
     }
-    let damaged = beside(path, &format!(".damaged-{}", Timestamp::now().0));
-    let Ok(()) = replace(path, &copy, &damaged) else {
-        return Err(why);
+    match replace(path, &copy) {
+        Ok(damaged) => {
+            let store = Store::open(path)?.with_copied(copied);
+            Ok((store, Some(Restored { why, damaged })))
+        }
+        Err(error) => {
+            warn!(%error, "the last good copy of the database cannot be put in its place");
+            let _ = std::fs::remove_file(beside(path, RESTORING));
+            Err(why)
+        }
+    }
+}
+
+/// Whether the database at `path` has everything that its copy has, whose last transaction is
+/// `copied`. Writes nothing: what is made of a database without its tables is an empty one.
+fn judge(path: &Path, copied: Option<i64>) -> Result<(), StoreError> {
+    let Some(copied) = copied else {
+        return Ok(());
     };
-    Ok((Store::open(path)?, Some(Restored { why, damaged })))
+    let damaged = |found: String| StoreError::Damaged {
+        path: path.to_owned(),
+        found,
+    };
+    let is_gone = match std::fs::metadata(path) {
+        Ok(found) => found.len() == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if is_gone {
+        return Err(damaged("it is missing or empty".to_owned()));
+    }
+    let number = number_in(path)?.unwrap_or(0);
+    if number < copied {
+        return Err(damaged(format!(
+            "what was written last is missing (it has {number} changes, its copy {copied})"
+        )));
+    }
+    Ok(())
+}
+
+/// Raises the number of the last transaction, as a part of it.
+pub(super) fn count(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO meta(key, value) VALUES('changes', '1')
+             ON CONFLICT(key) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
+        )?
+        .execute([])
+        .map(drop)
+}
+
+/// The number of the last transaction; none in a file without our tables.
+fn number(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let tables: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_schema WHERE name = 'meta'",
+        [],
+        |row| row.get(0),
+    )?;
+    if tables == 0 {
+        return Ok(None);
+    }
+    let number = connection
+        .query_row(
+            "SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'changes'",
+            [],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(Some(number.unwrap_or(0)))
+}
+
+/// The same of the file at `path`, which is left as it is.
+fn number_in(path: &Path) -> Result<Option<i64>, StoreError> {
+    let fail = |source| StoreError::Sqlite {
+        path: path.to_owned(),
+        source,
+    };
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(fail)?;
+    // What is in a -wal that it cannot read would be removed otherwise, and people may want it.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(fail)?;
+    number(&connection).map_err(fail)
 }
 
 /// The damaged databases that are kept beside the one at `path`.
@@ -79,31 +166,72 @@ pub fn damaged(path: &Path) -> Vec<PathBuf> {
 }
 
 impl Store {
+    fn with_copied(self, number: Option<i64>) -> Self {
+        let copied = Copied {
+            number,
+            problem: None,
+        };
+        Self {
+            copied: Arc::new(Mutex::new(copied)),
+            ..self
+        }
+    }
+
+    /// Why the last good copy is older than the database, if it is and should not be.
+    pub fn copy_problem(&self) -> Option<String> {
+        let copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        copied.problem.clone()
+    }
+
     /// Replaces the last good copy, if anything was written since; whether it did.
     ///
     /// # Errors
     /// When there is no room for it, or the database is damaged: then the copy is as it was.
     pub async fn save_copy(&self) -> Result<bool, StoreError> {
-        let (connection, saved) = (self.connection.clone(), self.saved.clone());
+        let (connection, copied) = (Arc::clone(&self.connection), Arc::clone(&self.copied));
         let path = self.path.to_path_buf();
-        tokio::task::spawn_blocking(move || {
-            let connection = connection
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            let mut saved = saved
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            let changes = connection.total_changes();
-            if *saved == Some(changes) {
-                return Ok(false);
+        let saved = tokio::task::spawn_blocking(move || {
+            let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut copied = copied.lock().unwrap_or_else(PoisonError::into_inner);
+            let saved = save(&connection, &path, copied.number);
+            copied.problem = saved.as_ref().err().map(ToString::to_string);
+            if let Ok(Some(number)) = saved {
+                copied.number = Some(number);
             }
-            write_copy(&connection, &path)?;
-            *saved = Some(changes);
-            Ok(true)
+            saved.map(|number| number.is_some())
         })
         .await
-        .map_err(|_| StoreError::Ended)?
+        .map_err(|_| StoreError::Ended)?;
+        if saved.as_ref().is_err_and(StoreError::is_damage) {
+            self.damage.cancel();
+        }
+        saved
     }
+}
+
+/// Makes the copy anew unless its last transaction, `copied`, is the database's; the one it has now.
+fn save(
+    connection: &Connection,
+    path: &Path,
+    copied: Option<i64>,
+) -> Result<Option<i64>, StoreError> {
+    let number = number(connection)
+        .map_err(|source| StoreError::Sqlite {
+            path: path.to_owned(),
+            source,
+        })?
+        .unwrap_or(0);
+    if copied == Some(number) {
+        return Ok(None);
+    }
+    if copied > Some(number) {
+        return Err(StoreError::Damaged {
+            path: path.to_owned(),
+            found: "what was written last is missing".to_owned(),
+        });
+    }
+    write_copy(connection, path)?;
+    Ok(Some(number))
 }
 
 fn write_copy(connection: &Connection, path: &Path) -> Result<(), StoreError> {
@@ -142,23 +270,44 @@ fn write_copy(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     copied
 }
 
-/// Sets the database aside and puts a copy of the copy in its place: complete before the old one
-/// goes, so that a crash in between leaves one of both.
-fn replace(path: &Path, copy: &Path, damaged: &Path) -> io::Result<()> {
-    let fresh = beside(path, ".restoring");
+/// Ends the name of a copy that is being put in place.
+const RESTORING: &str = ".restoring";
+
+/// Sets the database aside and puts a copy of the copy in its place; where what was there is kept.
+///
+/// The `-wal` goes before the database does, since it would be applied to the copy; a crash in between
+/// leaves a database that lacks what was written last, which the next start finds.
+fn replace(path: &Path, copy: &Path) -> io::Result<Option<PathBuf>> {
+    let fresh = beside(path, RESTORING);
     gone(std::fs::remove_file(&fresh))?;
     super::private(&fresh);
     std::fs::copy(copy, &fresh)?;
     File::open(&fresh)?.sync_all()?;
-    gone(std::fs::hard_link(path, damaged))?;
+    let damaged = beside(path, &format!(".damaged-{}", Timestamp::now().0));
+    let is_kept = match std::fs::hard_link(path, &damaged) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        done => done.map(|()| true)?,
+    };
     for suffix in ["-wal", "-shm"] {
         gone(std::fs::rename(
             beside(path, suffix),
-            beside(damaged, suffix),
+            beside(&damaged, suffix),
         ))?;
     }
     std::fs::rename(&fresh, path)?;
-    sync_parent(path)
+    sync_parent(path)?;
+    forget_oldest(path);
+    Ok(is_kept.then_some(damaged))
+}
+
+fn forget_oldest(path: &Path) {
+    let kept = self::damaged(path);
+    for old in kept.iter().rev().skip(KEPT) {
+        for suffix in ["", "-wal", "-shm"] {
+            // What cannot be removed is only kept longer.
+            let _ = std::fs::remove_file(beside(old, suffix));
+        }
+    }
 }
 
 /// Whether the whole file can be read as a database.
@@ -173,7 +322,8 @@ fn check(path: &Path) -> Result<(), StoreError> {
     super::check(&connection, path)
 }
 
-fn copy_of(path: &Path) -> PathBuf {
+/// Where the last good copy of the database at `path` is.
+pub(crate) fn copy_of(path: &Path) -> PathBuf {
     beside(path, ".last-good")
 }
 
@@ -253,7 +403,7 @@ mod tests {
             let (store, restored) = open_or_restore(&path).unwrap();
             let restored = restored.unwrap();
             assert!(restored.why.is_damage());
-            assert_eq!(damaged(&path), [restored.damaged]);
+            assert_eq!(damaged(&path), [restored.damaged.unwrap()]);
             assert_eq!(keys(&store).await, rows);
             put(&store, "b").await;
             drop(store);
@@ -293,8 +443,81 @@ mod tests {
         let (path, rows) = saved(directory.path()).await;
         std::fs::remove_file(&path).unwrap();
         let (store, restored) = open_or_restore(&path).unwrap();
-        assert!(restored.is_some());
+        assert!(restored.unwrap().damaged.is_none(), "nothing is left of it");
         assert_eq!(keys(&store).await, rows);
+    }
+
+    /// A database whose last writes are in its `-wal` only, as after `kill -9`, with a copy of them.
+    async fn killed(directory: &Path) -> (PathBuf, i64) {
+        let (path, _) = saved(directory).await;
+        let (store, _) = open_or_restore(&path).unwrap();
+        put(&store, "later").await;
+        store.save_copy().await.unwrap();
+        let rows = keys(&store).await;
+        let left: Vec<_> = [&path, &beside(&path, "-wal")]
+            .map(|file| (file.clone(), std::fs::read(file).unwrap()))
+            .into();
+        drop(store);
+        for (file, bytes) in left {
+            std::fs::write(file, bytes).unwrap();
+        }
+        let _ = std::fs::remove_file(beside(&path, "-shm"));
+        (path, rows)
+    }
+
+    #[tokio::test]
+    async fn a_database_that_lost_its_last_writes_is_replaced_and_the_copy_is_not() {
+        for ruin in ["none", "removed", "emptied", "garbled"] {
+            let directory = tempfile::tempdir().unwrap();
+            let (path, rows) = killed(directory.path()).await;
+            let wal = beside(&path, "-wal");
+            match ruin {
+                "removed" => std::fs::remove_file(&wal).unwrap(),
+                "emptied" => std::fs::write(&wal, "").unwrap(),
+                "garbled" => {
+                    let mut bytes = std::fs::read(&wal).unwrap();
+                    bytes[..24].fill(0xA5);
+                    std::fs::write(&wal, bytes).unwrap();
+                }
+                _ => {}
+            }
+            let (store, restored) = open_or_restore(&path).unwrap();
+            assert_eq!(restored.is_some(), ruin != "none", "{ruin}");
+            assert_eq!(keys(&store).await, rows, "{ruin}");
+            assert!(
+                !store.save_copy().await.unwrap(),
+                "{ruin}: the copy is as good"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_met_by_a_call_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, _) = saved(directory.path()).await;
+        let (store, _) = open_or_restore(&path).unwrap();
+        let failed: Result<(), _> = store
+            .read(|_| {
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+                Err(rusqlite::Error::SqliteFailure(code, None).into())
+            })
+            .await;
+        assert!(failed.is_err());
+        store.damaged().await;
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_cannot_be_made_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deployd.db");
+        std::fs::create_dir(copy_of(&path)).unwrap();
+        let (store, _) = open_or_restore(&path).unwrap();
+        put(&store, "a").await;
+        store.save_copy().await.unwrap_err();
+        assert!(store.copy_problem().is_some());
+        std::fs::remove_dir(copy_of(&path)).unwrap();
+        store.save_copy().await.unwrap();
+        assert_eq!(store.copy_problem(), None);
     }
 
     #[tokio::test]

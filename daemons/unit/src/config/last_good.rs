@@ -7,7 +7,7 @@
 //! The files of the first directory are the vendor's (or written by `temps up`), not the
 //! administrator's: they are read as they are now.
 
-use super::{ConfigError, Text, parse, read};
+use super::{ConfigError, Text, parse, read, read_file};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -33,6 +33,10 @@ struct Saved {
 #[derive(Serialize, Deserialize)]
 struct SavedText {
     path: String,
+    /// The same below the first directory, which need not be where it was: `temps up` writes its files
+    /// to a directory of each run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vendor: Option<PathBuf>,
     text: String,
 }
 
@@ -47,7 +51,6 @@ pub fn load_or_last_good<T: DeserializeOwned>(
     state: &Path,
     check: impl Fn(&T) -> Result<(), String>,
 ) -> Result<Found<T>, ConfigError> {
-    let (vendor, administrator) = directories.split_at(directories.len().min(1));
     let judged = |texts: &[Text]| {
         let settings = parse(texts)?;
         check(&settings).map_err(|message| ConfigError::Whole {
@@ -56,12 +59,12 @@ pub fn load_or_last_good<T: DeserializeOwned>(
         })?;
         Ok(settings)
     };
+    let vendor = directories.first().map_or(Path::new(""), PathBuf::as_path);
     let path = state.join(format!("{name}.toml.last-good"));
-    let problem = match read(name, directories).and_then(|texts| judged(&texts)) {
-        Ok(settings) => {
-            if let Err(error) = read(name, administrator).map(|texts| save(&path, texts)) {
-                tracing::debug!(%error, "the configuration cannot be read a second time");
-            }
+    let texts = read(name, directories);
+    let problem = match texts.and_then(|texts| Ok((judged(&texts)?, texts))) {
+        Ok((settings, texts)) => {
+            save(&path, texts, vendor);
             return Ok(Found {
                 settings,
                 problem: None,
@@ -72,8 +75,7 @@ pub fn load_or_last_good<T: DeserializeOwned>(
     let Some(saved) = saved(&path) else {
         return Err(problem);
     };
-    let mut texts = read(name, vendor)?;
-    texts.extend(saved);
+    let texts = as_now(saved, vendor)?;
     match judged(&texts) {
         Ok(settings) => Ok(Found {
             settings,
@@ -81,6 +83,21 @@ pub fn load_or_last_good<T: DeserializeOwned>(
         }),
         Err(_) => Err(problem),
     }
+}
+
+/// What was saved, with the vendor's files in `vendor` as they are now.
+fn as_now(saved: Saved, vendor: &Path) -> Result<Vec<Text>, ConfigError> {
+    let mut texts = Vec::new();
+    for saved in saved.file {
+        match saved.vendor {
+            Some(name) => texts.extend(read_file(&vendor.join(name))?),
+            None => texts.push(Text {
+                file: saved.path,
+                text: saved.text,
+            }),
+        }
+    }
+    Ok(texts)
 }
 
 fn names(texts: &[Text]) -> String {
@@ -92,22 +109,22 @@ fn names(texts: &[Text]) -> String {
     }
 }
 
-fn saved(path: &Path) -> Option<Vec<Text>> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let saved: Saved = toml::from_str(&text).ok()?;
-    let texts = saved.file.into_iter();
-    Some(
-        texts
-            .map(|SavedText { path, text }| Text { file: path, text })
-            .collect(),
-    )
+fn saved(path: &Path) -> Option<Saved> {
+    toml::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
 
 /// Replaces what is saved, if it is not that. Best effort: the daemon has what it needs.
-fn save(path: &Path, texts: Vec<Text>) {
+fn save(path: &Path, texts: Vec<Text>, vendor: &Path) {
     let texts = texts.into_iter();
     let file = texts
-        .map(|Text { file: path, text }| SavedText { path, text })
+        .map(|Text { file: path, text }| SavedText {
+            vendor: Path::new(&path)
+                .strip_prefix(vendor)
+                .ok()
+                .map(Path::to_owned),
+            path,
+            text,
+        })
         .collect();
     let Ok(text) = toml::to_string(&Saved { file }) else {
         return;
@@ -203,6 +220,22 @@ mod tests {
         world.write("etc/x.toml", "own = 4");
         let found = world.load().unwrap();
         assert!(found.problem.is_none() && found.settings.own == 4);
+    }
+
+    #[test]
+    fn the_vendors_directory_may_move() {
+        let world = World::new();
+        world.write("lib/x.toml", "vendor = 1");
+        world.write("etc/x.toml", "own = 2");
+        world.load().unwrap();
+        let path = |name: &str| world.directory.path().join(name);
+        std::fs::rename(path("lib"), path("run")).unwrap();
+        world.write("run/x.toml", "vendor = 3");
+        world.write("etc/x.toml", "other = 1");
+        let directories = [path("run"), path("etc")];
+        let found: Found<Settings> =
+            load_or_last_good("x", &directories, &path("state"), |_| Ok(())).unwrap();
+        assert_eq!((found.settings.vendor, found.settings.own), (3, 2));
     }
 
     #[test]
