@@ -18,7 +18,8 @@ class Load:
     wanted: str = ""
     port: int = 80
     threads: int = 4
-    # Each on its own connection, as most clients come; keep-alive is the harness's job elsewhere.
+    # Each request on a connection of its own, or all of a thread on one for as long as it is kept.
+    keeps: bool = False
     pause: float = 0.005
     sent: int = 0
     slowest: float = 0.0
@@ -43,9 +44,10 @@ class Load:
         return f"{len(self.failures)} of {self.sent} failed: {'; '.join(self.failures[:TOLD])}"
 
     def _ask_on(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
         while not self._stop.is_set():
             start = time.monotonic()
-            problem = self._ask()
+            problem = self._ask(connection)
             took = time.monotonic() - start
             with self._lock:
                 self.sent += 1
@@ -53,11 +55,13 @@ class Load:
                 if problem:
                     self.failures.append(problem)
             time.sleep(self.pause)
+        connection.close()
 
-    def _ask(self) -> str | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
+    def _ask(self, connection: http.client.HTTPConnection) -> str | None:
+        """Connects again where the last answer has ended the connection."""
+        wish = "keep-alive" if self.keeps else "close"
         try:
-            connection.request("GET", "/", headers={"Host": self.host, "Connection": "close"})
+            connection.request("GET", "/", headers={"Host": self.host, "Connection": wish})
             answer = connection.getresponse()
             body = answer.read().decode(errors="replace")
             if answer.status != 200:
@@ -65,7 +69,6 @@ class Load:
             if self.wanted not in body:
                 return f"answered {body[:60]!r}"
         except (OSError, http.client.HTTPException) as error:
-            return repr(error)
-        finally:
             connection.close()
+            return repr(error)
         return None

@@ -8,11 +8,12 @@ SOCKETS = [
     "temps-proxy-http.socket",
     "temps-proxy-https.socket",
     "temps-proxy-control.socket",
+    "temps-proxy-handover.socket",
     "temps-deployd.socket",
     "temps-deployd-upload.socket",
 ]
 # In tenths, as systemd-analyze takes it: what tests/run.d/units.py holds them to without a boot.
-EXPOSURE = {"temps-proxy": 16, "temps-deployd": 15, "temps-reconcile": 5}
+EXPOSURE = {"temps-proxy": 16, "temps-proxy-handover": 16, "temps-deployd": 15, "temps-reconcile": 5}
 
 
 def every_unit_reaches_its_state():
@@ -68,7 +69,8 @@ def daemons_are_in_their_slice_and_say_how_they_are():
 
 def a_stop_of_the_target_stops_everything_and_a_start_brings_it_back():
     run("systemctl", "stop", "temps.target")
-    for unit in [*SOCKETS, "temps-proxy.service", "temps-deployd.service", "temps-reconcile.timer"]:
+    services = ["temps-proxy.service", "temps-proxy-handover.service", "temps-deployd.service"]
+    for unit in [*SOCKETS, *services, "temps-reconcile.timer"]:
         # `stop` waits for the target alone.
         wait_for_state(unit, "inactive")
     run("systemctl", "start", "temps.target")
