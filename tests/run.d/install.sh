@@ -20,6 +20,9 @@ NEEDED=(
     shellcheck:shellcheck:scripts
     wrk:wrk:bench
     nginx:nginx-light:bench
+    mandoc:mandoc:manuals
+    groff:groff-base:manuals
+    mandb:man-db:manuals
     systemd-analyze:systemd:units
     debootstrap:debootstrap:boot
     systemd-nspawn:systemd-container:boot

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import boot as booted
 import documents
+import manuals
 import outcome
 import units
 from machine import ROOT, TARGET, Machine, tree_files
@@ -39,6 +40,7 @@ def all_suites() -> list[Suite]:
         Suite("format", "cargo fmt --check", command(["cargo", "fmt", "--all", "--check"], 120)),
         Suite("scripts", "shell and Python scripts parse; shellcheck", scripts),
         Suite("documents", "what the documents link to exists", documents.check),
+        Suite("manuals", "the manual pages are well formed, found, and fit the tree", manuals.check),
         Suite("units", "systemd accepts the units, and they fit the code", units.check),
         Suite("lint", "clippy, warnings are errors", lint),
         Suite("deny", "cargo deny: bans, licences, sources", deny),

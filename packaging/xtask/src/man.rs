@@ -149,7 +149,8 @@ fn value(argument: &Arg) -> String {
         .join(" ")
 }
 
-/// Prose: paragraphs apart, each ending with a period.
+/// Prose: paragraphs apart, each ending with a period, and each sentence on a line of its own, as
+/// mdoc(7) wants it.
 fn paragraphs(prose: &str, text: &mut String) {
     for (index, paragraph) in prose.split("\n\n").enumerate() {
         if index > 0 {
@@ -161,8 +162,30 @@ fn paragraphs(prose: &str, text: &mut String) {
         } else {
             "."
         };
-        text.push_str(&format!("{}{end}\n", escape(&paragraph)));
+        let paragraph = format!("{paragraph}{end}");
+        for sentence in sentences(&paragraph) {
+            text.push_str(&format!("{}\n", escape(sentence)));
+        }
     }
+}
+
+/// The sentences of a paragraph: a period, a blank and a capital letter are between two.
+fn sentences(paragraph: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = paragraph;
+    let mut from = 0;
+    while let Some(period) = rest[from..].find(". ") {
+        let end = from + period + 1;
+        if rest[end + 1..].starts_with(|letter: char| letter.is_uppercase()) {
+            found.push(&rest[..end]);
+            rest = &rest[end + 1..];
+            from = 0;
+        } else {
+            from = end;
+        }
+    }
+    found.push(rest);
+    found
 }
 
 /// Text that mdoc(7) takes as it is: a macro's name as an argument would be called.
@@ -204,6 +227,15 @@ mod tests {
     fn nothing_can_be_taken_for_a_request_or_a_macro() {
         assert_eq!(escape(".so x"), "\\&.so x");
         assert_eq!(escape("a --b Fl"), "a \\-\\-b \\&Fl");
+    }
+
+    #[test]
+    fn sentences_have_lines_of_their_own() {
+        let text = "One e.g. this. `two`. Three, v1.2. Four";
+        assert_eq!(
+            sentences(text),
+            ["One e.g. this. `two`.", "Three, v1.2.", "Four"]
+        );
     }
 
     #[test]
