@@ -1,0 +1,181 @@
+//! temps.toml(5) against the daemons: every setting is in it, with its type and its real default.
+//!
+//! In the page a setting is `.It Cm KEY No = Li VALUE`, the default in TOML, or `.It Cm KEY` if it has
+//! none; the next line is its type. A table of proxy.toml is a `.Ss [TABLE]`.
+
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::Path;
+use temps_unit::config::{ConfigError, Text, parse};
+
+const PAGE: &str = "man/temps.toml.5";
+
+/// A setting as the page has it.
+#[derive(Debug)]
+struct Setting {
+    /// Empty at the top level.
+    table: String,
+    key: String,
+    default: Option<String>,
+    kind: String,
+}
+
+fn page() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(PAGE);
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The settings in the section of `file` (`PROXY.TOML`).
+fn documented(page: &str, file: &str) -> Vec<Setting> {
+    let begin = format!("\n.Sh {file}\n");
+    let (_, rest) = page.split_once(&begin).expect("the file has a section");
+    let section = rest.split("\n.Sh ").next().unwrap();
+    let mut table = String::new();
+    let mut settings = Vec::new();
+    let mut lines = section.lines();
+    while let Some(line) = lines.next() {
+        if let Some(heading) = line.strip_prefix(".Ss ") {
+            table = heading.trim_matches(['[', ']']).to_owned();
+        }
+        let Some(item) = line.strip_prefix(".It Cm ") else {
+            continue;
+        };
+        let item = item.replace("\\-", "-").replace("\\(dq", "\"");
+        let (key, default) = match item.split_once(" No = Li ") {
+            Some((key, default)) => (key.to_owned(), Some(default.to_owned())),
+            None => (item, None),
+        };
+        let kind = lines.next().and_then(|line| line.strip_prefix(".Pq "));
+        settings.push(Setting {
+            table: table.clone(),
+            kind: kind
+                .unwrap_or_else(|| panic!("{key} has no type"))
+                .to_owned(),
+            key,
+            default,
+        });
+    }
+    settings
+}
+
+/// Everything that is documented with a default, as a file would say it.
+fn as_file(settings: &[Setting]) -> String {
+    let mut text = String::new();
+    let mut table = "";
+    for setting in settings {
+        if setting.table != table {
+            table = &setting.table;
+            text.push_str(&format!("[{table}]\n"));
+        }
+        if let Some(default) = &setting.default {
+            text.push_str(&format!("{} = {default}\n", setting.key));
+        }
+    }
+    text
+}
+
+fn read<T: DeserializeOwned>(text: String) -> Result<T, ConfigError> {
+    let file = PAGE.to_owned();
+    parse(&[Text { file, text }])
+}
+
+/// The keys of a table, by what the daemon says when it is given another one.
+fn keys<T: DeserializeOwned + Debug>(table: &str) -> BTreeSet<String> {
+    let heading = match table {
+        "" => String::new(),
+        table => format!("[{table}]\n"),
+    };
+    let refusal = read::<T>(format!("{heading}no-such-key = 1\n"))
+        .unwrap_err()
+        .to_string();
+    let (_, expected) = refusal
+        .split_once("expected ")
+        .expect("it says which keys there are");
+    let names = expected.split('`').skip(1).step_by(2);
+    names.map(str::to_owned).collect()
+}
+
+/// Whether a value in TOML can be of the documented type.
+fn fits(kind: &str, value: &str) -> bool {
+    let inner = value.trim_matches('"');
+    match kind {
+        "boolean" => matches!(value, "true" | "false"),
+        "integer" => value.parse::<u64>().is_ok(),
+        "duration" => temps_unit::duration::parse(inner).is_ok() && inner != value,
+        "path" => inner.starts_with('/') && inner != value,
+        "text" => inner != value,
+        "list" => value.starts_with('[') && value.ends_with(']'),
+        _ => false,
+    }
+}
+
+fn holds<T: DeserializeOwned + Default + Debug>(file: &str, tables: &[&str]) {
+    let settings = documented(&page(), file);
+    for table in tables {
+        let mut wanted = keys::<T>(table);
+        if table.is_empty() {
+            // They have headings of their own.
+            wanted.retain(|key| !tables.contains(&key.as_str()));
+        }
+        let found: BTreeSet<String> = settings
+            .iter()
+            .filter(|setting| setting.table == *table)
+            .map(|setting| setting.key.clone())
+            .collect();
+        assert_eq!(
+            found, wanted,
+            "[{table}] of {file}, in the page and in the daemon"
+        );
+    }
+    for setting in &settings {
+        assert!(tables.contains(&setting.table.as_str()), "{setting:?}");
+        let value = setting.default.as_deref();
+        let kinds = ["boolean", "integer", "duration", "path", "text", "list"];
+        assert!(kinds.contains(&setting.kind.as_str()), "{setting:?}");
+        assert!(
+            value.is_none_or(|value| fits(&setting.kind, value)),
+            "{setting:?}"
+        );
+    }
+    let stated: T = read(as_file(&settings)).expect("the page's defaults are a file");
+    assert_eq!(
+        format!("{stated:#?}"),
+        format!("{:#?}", T::default()),
+        "{file}"
+    );
+}
+
+#[test]
+fn every_setting_of_the_proxy_is_documented_with_its_default() {
+    let tables = ["", "timeouts", "limits", "probes", "spool"];
+    holds::<temps_proxy::config::Settings>("PROXY.TOML", &tables);
+}
+
+#[test]
+fn every_setting_of_deployd_is_documented_with_its_default() {
+    holds::<temps_deployd::config::Settings>("DEPLOYD.TOML", &[""]);
+}
+
+#[test]
+fn a_setting_without_a_default_is_one_that_may_be_left_out() {
+    let settings = documented(&page(), "DEPLOYD.TOML");
+    let none = settings.iter().filter(|setting| setting.default.is_none());
+    let none: Vec<&str> = none.map(|setting| setting.key.as_str()).collect();
+    let default = format!("{:?}", temps_deployd::config::Settings::default());
+    for key in none {
+        let field = format!("{}: None", key.replace('-', "_"));
+        assert!(default.contains(&field), "{key} has a default");
+    }
+}
+
+#[test]
+fn what_the_page_says_wrongly_would_be_found() {
+    let page = "\n.Sh X\n.It Cm a\\-b No = Li \\(dq1s\\(dq\n.Pq duration\n.Ss [t]\n.It Cm c\n.Pq path\n.Sh Y\n";
+    let settings = documented(page, "X");
+    assert_eq!(as_file(&settings), "a-b = \"1s\"\n[t]\n");
+    assert!(fits("duration", "\"1s\"") && !fits("duration", "1") && !fits("integer", "\"1\""));
+    assert!(keys::<temps_proxy::config::Settings>("spool").contains("bytes"));
+}
