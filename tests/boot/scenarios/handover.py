@@ -137,7 +137,7 @@ class _Download:
         self._socket.close()
 
     def _read(self) -> None:
-            while part := self._socket.recv(SIZE // steps):
+        while part := self._socket.recv(SIZE // 100):
             self.got += len(part)
             time.sleep(DOWNLOAD * len(part) / SIZE)
 
