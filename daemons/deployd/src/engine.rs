@@ -14,6 +14,7 @@
 
 pub mod destroy;
 pub mod domain;
+pub mod dying;
 pub mod env;
 pub mod failpoint;
 pub mod health;
@@ -112,7 +113,7 @@ pub struct Inner {
     /// Rung with every alarm.
     alarm: Notify,
     /// Apps whose dead instance waits for its replacement, and until when.
-    paused: Mutex<HashMap<AppId, Timestamp>>,
+    paused: Mutex<HashMap<AppId, restart::Pause>>,
     tasks: TaskTracker,
 }
 

@@ -2,29 +2,32 @@
 //! release; and the pauses between the replacements of one that keeps dying.
 //!
 //! ```text
-//! alarm --> the pause is over -----------------------------------------> queued
-//!       --> it is not: waits for its end --> still unhealthy ----------> queued
-//!                                        --> recovered, or replaced ---> left alone
+//! alarm, or a replacement was refused
+//!   --> the pause is over ------------------------------------------------> queued
+//!   --> it is not: waits for its end --> what serves is still bad --------> queued
+//!                                    --> it recovered --------------------> left alone
+//!                     another release serves, or none is wanted ----------> left alone at once
 //! ```
 //!
-//! The first replacement begins at once. Then a pause follows each, doubled every time; what is older
-//! than a quarter of an hour does not count. deployd stays awake over a pause, and if it ends all the
-//! same, the proxy's next alarm begins another.
+//! The first replacement begins at once. Then a pause follows each, refused or not, doubled every
+//! time; what is older than a quarter of an hour does not count, nor does what befell another
+//! release. deployd stays awake over a pause, and if it ends all the same, the proxy's next alarm
+//! begins another.
 
 use super::Engine;
-use crate::checks::check;
 use crate::event;
+use crate::port::InstanceState;
 use crate::store::app::App;
 use crate::store::deployment::{self, Deployment};
 use crate::store::instance::{self, Instance, State};
-use crate::store::release::{self, Release};
-use crate::store::{RowError, StoreError, app, parsed};
+use crate::store::release;
+use crate::store::{RowError, StoreError, app};
 use rusqlite::Connection;
 use std::sync::PoisonError;
 use std::time::Duration;
-use temps_ipc::id::AppId;
-use temps_ipc::types::{Check, CheckLevel, Target, Timestamp};
-use tokio::time::sleep;
+use temps_ipc::id::{AppId, ReleaseId};
+use temps_ipc::types::{Target, Timestamp};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
 /// How far back replacements count.
@@ -36,37 +39,67 @@ const FIRST_PAUSE_MS: i64 = 5_000;
 /// Longest pause between two.
 const LONGEST_PAUSE_MS: i64 = 5 * 60 * 1000;
 
-/// Replacements from which on an app is said to keep dying, even if it runs right now. One or two
-/// may as well come from restarts of the platform.
-const MANY: u32 = 3;
-
-/// How long an instance has after a pause to show that it is well again.
+/// How long an instance has to show that it is well.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Most apps that one report names.
-const REPORTED: u32 = 20;
+/// How long an engine may take to say how an instance is, before it counts as unknown.
+const STATE_TIME: Duration = Duration::from_secs(2);
+
+/// A wait for the next replacement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Whose instances die. Another release begins with a clean record.
+    release: ReleaseId,
+    /// When it is over.
+    until: Timestamp,
+}
 
 /// What becomes of a request for a replacement.
 enum Queued {
     Now(App),
-    Later(Timestamp),
+    Later(Pause),
     /// Something else is under way, or nothing should run.
     Never,
+}
+
+/// What is found of what serves an app.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It answers.
+    Well,
+    /// It does not, in a sentence.
+    Bad(String),
+    /// It cannot be asked, in a sentence.
+    Unknown(String),
 }
 
 impl Engine {
     /// Replaces an instance that is unhealthy outside a watch window: now, or after the pause.
     pub(super) async fn restart(&self, instance: &Instance, why: &str) -> Result<(), StoreError> {
-        match self.queue_restart(instance, true).await? {
-            Queued::Now(app) => self.restarting(&app, instance, why),
-            Queued::Later(at) => self.restart_later(instance, why, at),
+        match self.queue_restart(&instance.app, true).await? {
+            Queued::Now(app) => self.restarting(&app, Some(instance), why),
+            Queued::Later(pause) => self.restart_later(&instance.app, pause),
             Queued::Never => {}
         }
         Ok(())
     }
 
-    async fn queue_restart(&self, instance: &Instance, pause: bool) -> Result<Queued, StoreError> {
-        let id = instance.app.clone();
+    /// A replacement was refused, and what it should replace is as bad as before: another one after
+    /// the pause.
+    pub(super) async fn restart_again(&self, app: &App) {
+        match self.queue_restart(&app.id, true).await {
+            Ok(Queued::Now(app)) => self.restarting(&app, None, ""),
+            Ok(Queued::Later(pause)) => self.restart_later(&app.id, pause),
+            Ok(Queued::Never) => {}
+            // The proxy's next alarm begins another.
+            Err(error) => {
+                warn!(app = %app.name, %error, "its next start cannot be planned now");
+            }
+        }
+    }
+
+    async fn queue_restart(&self, app: &AppId, pause: bool) -> Result<Queued, StoreError> {
+        let id = app.clone();
         let now = Timestamp::now();
         self.store
             .write(move |tx| {
@@ -81,7 +114,9 @@ impl Engine {
                 }
                 let recent = deployment::restarts_since(tx, &id, Timestamp(now.0 - MEMORY_MS))?;
                 match pause_end(&recent) {
-                    Some(end) if pause && now < end => return Ok(Queued::Later(end)),
+                    Some(until) if pause && now < until => {
+                        return Ok(Queued::Later(Pause { release, until }));
+                    }
                     _ => {}
                 }
                 deployment::insert(tx, &Deployment::restart_of(&app, &release))?;
@@ -90,103 +125,155 @@ impl Engine {
             .await
     }
 
-    fn restarting(&self, app: &App, instance: &Instance, why: &str) {
-        event::restarting(app, instance, why);
+    fn restarting(&self, app: &App, instance: Option<&Instance>, why: &str) {
+        if let Some(instance) = instance {
+            event::restarting(app, instance, why);
+        }
         self.wake(&app.id);
         self.changed();
     }
 
-    /// Comes back to the instance at `at`; one such task per app.
-    fn restart_later(&self, instance: &Instance, why: &str, at: Timestamp) {
+    /// Comes back to the app when the pause is over, unless it waits for this release already. A
+    /// later pause, or one of another release, takes the place of an earlier.
+    fn restart_later(&self, app: &AppId, pause: Pause) {
         {
             let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-            if paused.contains_key(&instance.app) {
+            let known = paused.get(app);
+            if known.is_some_and(|it| it.release == pause.release && it.until >= pause.until) {
                 return;
             }
-            paused.insert(instance.app.clone(), at);
+            paused.insert(app.clone(), pause.clone());
         }
-        let (engine, instance, why) = (self.clone(), instance.clone(), why.to_owned());
+        // Ends the wait whose place was taken.
+        self.changed();
+        let (engine, app) = (self.clone(), app.clone());
         let busy = self.idle.busy();
         self.tasks.spawn(async move {
-            let left = u64::try_from(at.0 - Timestamp::now().0).unwrap_or(0);
-            let pause = sleep(Duration::from_millis(left));
-            let is_over = engine.stopping.run_until_cancelled(pause).await.is_some();
+            let wait = engine.wait_out(&app, &pause);
+            if engine.stopping.run_until_cancelled(wait).await == Some(true)
+                && let Err(error) = engine.restart_after_pause(&app, &pause).await
+            {
+                warn!(%app, %error, "its instance cannot be replaced now");
+            }
             {
                 let mut paused = engine.paused.lock().unwrap_or_else(PoisonError::into_inner);
-                paused.remove(&instance.app);
-            }
-            if is_over && let Err(error) = engine.restart_after_pause(&instance, &why).await {
-                warn!(app = %instance.app, %error, "its instance cannot be replaced now");
+                if paused.get(&app) == Some(&pause) {
+                    paused.remove(&app);
+                }
             }
             drop(busy);
         });
     }
 
-    async fn restart_after_pause(&self, instance: &Instance, why: &str) -> Result<(), StoreError> {
-        let (id, of) = (instance.id.clone(), instance.release.clone());
-        let (present, release) = self
-            .store
-            .read(move |db| Ok((instance::find(db, &id)?, release::get(db, &of)?)))
-            .await?;
-        let is_serving = present.is_some_and(|instance| instance.state == State::Serving);
-        if !is_serving || !self.is_still_bad(instance, &release).await {
+    /// Waits for the pause's end; false as soon as nobody needs it any more.
+    async fn wait_out(&self, app: &AppId, pause: &Pause) -> bool {
+        let mut changes = self.changes.subscribe();
+        let left = u64::try_from(pause.until.0 - Timestamp::now().0).unwrap_or(0);
+        let end = Instant::now() + Duration::from_millis(left);
+        loop {
+            if !self.is_awaited(app, pause).await {
+                return false;
+            }
+            tokio::select! {
+                () = sleep_until(end) => return true,
+                changed = changes.changed() => if changed.is_err() { return false },
+            }
+        }
+    }
+
+    async fn is_awaited(&self, app: &AppId, pause: &Pause) -> bool {
+        {
+            let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            if paused.get(app) != Some(pause) {
+                return false;
+            }
+        }
+        let (id, release) = (app.clone(), pause.release.clone());
+        let is_wanted = |app: App| !app.destroying && app.release == Some(release);
+        self.store
+            .read(move |db| Ok(app::by_id(db, &id)?.is_some_and(is_wanted)))
+            .await
+            .unwrap_or(true)
+    }
+
+    async fn restart_after_pause(&self, app: &AppId, pause: &Pause) -> Result<(), StoreError> {
+        if !self.is_awaited(app, pause).await {
             return Ok(());
         }
-        if let Queued::Now(app) = self.queue_restart(instance, false).await? {
-            self.restarting(&app, instance, why);
+        let id = app.clone();
+        let serving = self.store.read(move |db| serving(db, &id)).await?;
+        // Of one that cannot be asked, the proxy will say with an alarm what it finds.
+        let Found::Bad(why) = self.look(&serving).await? else {
+            return Ok(());
+        };
+        if let Queued::Now(app) = self.queue_restart(app, false).await? {
+            self.restarting(&app, serving.first(), &why);
         }
         Ok(())
     }
 
-    /// Whether the proxy finds it unhealthy. A proxy that does not say so will, with an alarm.
-    async fn is_still_bad(&self, instance: &Instance, release: &Release) -> bool {
+    /// Whether what serves runs and, in the eyes of the proxy, answers.
+    pub(super) async fn look(&self, serving: &[Instance]) -> Result<Found, StoreError> {
+        if serving.is_empty() {
+            return Ok(Found::Bad("nothing serves it".to_owned()));
+        }
+        for instance in serving {
+            let found = self.look_at(instance).await?;
+            if found != Found::Well {
+                return Ok(found);
+            }
+        }
+        Ok(Found::Well)
+    }
+
+    async fn look_at(&self, instance: &Instance) -> Result<Found, StoreError> {
         let Some(address) = instance.address.clone() else {
-            return false;
+            return Ok(Found::Well);
         };
+        if let Some(runtime) = self.runtimes.get(instance.runtime) {
+            match timeout(STATE_TIME, runtime.state(&instance.id)).await {
+                Ok(Ok(InstanceState::Exited { how, .. })) => {
+                    return Ok(Found::Bad(format!("it {how}")));
+                }
+                Ok(Ok(InstanceState::Absent)) => {
+                    return Ok(Found::Bad("its instance is gone".to_owned()));
+                }
+                // What the proxy finds decides.
+                Ok(Ok(InstanceState::Running) | Err(_)) | Err(_) => {}
+            }
+        }
+        let release = instance.release.clone();
+        let release = self
+            .store
+            .read(move |db| release::get(db, &release))
+            .await?;
         let target = Target {
             id: instance.id.clone(),
             address,
             check: release.check(),
         };
-        let outcomes = self.proxy.probe(vec![target], LOOK).await;
-        outcomes.is_ok_and(|outcomes| outcomes.iter().any(|outcome| outcome.failure.is_some()))
+        Ok(match self.proxy.probe(vec![target], LOOK).await {
+            Ok(outcomes) => match outcomes.into_iter().find_map(|outcome| outcome.failure) {
+                Some(failure) => Found::Bad(format!("its health check fails: {failure}")),
+                None => Found::Well,
+            },
+            Err(fault) => Found::Unknown(fault.what),
+        })
     }
 
     /// When the app's instance is replaced next, if it waits for its pause.
-    pub(super) fn restart_at(&self, app: &AppId) -> Option<Timestamp> {
+    pub(super) fn restart_at(&self, app: &App) -> Option<Timestamp> {
         let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        paused.get(app).copied()
+        let pause = paused.get(&app.id)?;
+        (app.release.as_ref() == Some(&pause.release)).then_some(pause.until)
     }
+}
 
-    /// The apps whose instance keeps dying.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn dying_checks(&self) -> Result<Vec<Check>, StoreError> {
-        let since = since();
-        let apps = self.store.read(move |db| restarted(db, since)).await?;
-        Ok(apps
-            .into_iter()
-            .filter_map(|(id, name, restarts)| {
-                let next = self.restart_at(&id);
-                if restarts < MANY && next.is_none() {
-                    return None;
-                }
-                let (level, then) = match next {
-                    Some(at) => (
-                        CheckLevel::Failed,
-                        format!("next attempt at {}", at.rfc3339()),
-                    ),
-                    None => (CheckLevel::Warning, "it runs now".to_owned()),
-                };
-                let what = format!(
-                    "its instance keeps dying (restarts in the last 15 minutes: {restarts}); {then}"
-                );
-                let hint = format!("see what it says before it ends: temps logs {name}");
-                Some(check(&name, level, &what, &hint))
-            })
-            .collect())
-    }
+/// What serves the app.
+pub(super) fn serving(db: &Connection, app: &AppId) -> Result<Vec<Instance>, RowError> {
+    let present = instance::present(db, app)?;
+    let is_serving = |instance: &Instance| instance.state == State::Serving;
+    Ok(present.into_iter().filter(is_serving).collect())
 }
 
 /// Since when replacements count.
@@ -194,28 +281,10 @@ pub(super) fn since() -> Timestamp {
     Timestamp(Timestamp::now().0 - MEMORY_MS)
 }
 
-/// Replacements of the app's instance since then.
+/// Replacements of instances of the app's release since then.
 pub(super) fn count(db: &Connection, app: &AppId) -> Result<u32, RowError> {
     let recent = deployment::restarts_since(db, app, since())?;
     Ok(u32::try_from(recent.len()).unwrap_or(u32::MAX))
-}
-
-/// The apps with most replacements after `since`, and how many.
-fn restarted(db: &Connection, since: Timestamp) -> Result<Vec<(AppId, String, u32)>, RowError> {
-    let mut statement = db.prepare_cached(
-        "SELECT app.id, app.name, count(*) AS restarts
-         FROM deployment JOIN app ON app.id = deployment.app
-         WHERE kind = 'restart' AND ended_at > ?1 AND app.destroying = 0
-         GROUP BY app.id ORDER BY restarts DESC, app.name LIMIT ?2",
-    )?;
-    let rows = statement.query_map([since.0, i64::from(REPORTED)], |row| {
-        Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
-    })?;
-    rows.map(|row| {
-        let (id, name, restarts) = row?;
-        Ok((parsed("app", &id)?, name, restarts))
-    })
-    .collect()
 }
 
 /// When the pause after the last of these replacements ends; they are given latest first.

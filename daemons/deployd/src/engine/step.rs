@@ -138,6 +138,9 @@ impl Engine {
         if matches!(next, Phase::Confirmed | Phase::Refused | Phase::RolledBack) {
             self.tidy(app).await;
         }
+        if next == Phase::Refused && deployment.kind == Kind::Restart {
+            self.restart_again(app).await;
+        }
         Ok(())
     }
 

@@ -143,7 +143,7 @@ impl Engine {
                 .map(|deployment| self.view_deployment(&facts.app.name, deployment)),
             created_at: facts.app.created_at,
             restarts: facts.restarts,
-            restart_at: self.restart_at(&facts.app.id),
+            restart_at: self.restart_at(&facts.app),
             name: facts.app.name,
         }
     }

@@ -234,7 +234,7 @@ pub fn count_open(db: &Connection) -> Result<(u32, u32), RowError> {
     Ok((count("phase <> 'live'")?, count("phase = 'live'")?))
 }
 
-/// Restarts of the app that ended after `since`, latest first: when each ended.
+/// Restarts of the app's present release that ended after `since`, latest first: when each ended.
 pub fn restarts_since(
     db: &Connection,
     app: &AppId,
@@ -242,7 +242,8 @@ pub fn restarts_since(
 ) -> Result<Vec<Timestamp>, RowError> {
     let mut statement = db.prepare_cached(
         "SELECT ended_at FROM deployment
-         WHERE app = ?1 AND kind = 'restart' AND ended_at > ?2 ORDER BY ended_at DESC LIMIT 32",
+         WHERE app = ?1 AND release = (SELECT release FROM app WHERE id = ?1)
+           AND kind = 'restart' AND ended_at > ?2 ORDER BY ended_at DESC LIMIT 32",
     )?;
     let rows = statement.query_map(params![app.as_str(), since.0], |row| row.get(0))?;
     rows.map(|row| Ok(Timestamp(row?))).collect()

@@ -2,10 +2,10 @@
 
 use crate::support::{Host, Running, started};
 use std::time::Duration;
-use temps_deployd::adapter::sim::Effect;
+use temps_deployd::adapter::sim::{Behaviour, Effect};
 use temps_deployd::checks;
 use temps_ipc::id::{InstanceId, ReleaseId};
-use temps_ipc::types::{Check, CheckLevel, Phase};
+use temps_ipc::types::{Check, CheckLevel, Phase, Timestamp};
 use tokio::time::sleep;
 
 /// Between two looks at what the engine does, in simulated time.
@@ -120,4 +120,116 @@ async fn a_pause_does_not_keep_the_daemon_from_stopping() {
     assert!(running.app().await.unwrap().restart_at.is_some());
     running.stop().await;
     assert_eq!(host.runs(), []);
+}
+
+/// It dies, is reported and replaced, so many times.
+async fn dies(host: &Host, running: &Running, release: &ReleaseId, times: u32) {
+    for _ in 0..times {
+        let dead = report(host, running, release).await;
+        replaced(host, running, release, &dead).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_one_that_keeps_dying_is_what_is_true_now() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    dies(&host, &running, &release, 3).await;
+    let expect = async |level, part: &str| {
+        let check = told(&running).await.expect("it died often");
+        assert_eq!(check.level, level, "{check:?}");
+        assert!(check.what.contains(part), "{check:?}");
+    };
+    expect(CheckLevel::Warning, "it answers now").await;
+    // Nobody has reported any of this yet.
+    host.world.behave(&release, Behaviour::Error);
+    expect(
+        CheckLevel::Failed,
+        "it is down: its health check fails: it answers 500",
+    )
+    .await;
+    host.world.behave(&release, Behaviour::Healthy);
+    host.world.kill(&host.instance_of(&release));
+    expect(CheckLevel::Failed, "it is down: it was killed by signal 9").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_release_begins_with_a_clean_record() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    dies(&host, &running, &release, 3).await;
+    report(&host, &running, &release).await;
+    assert!(running.app().await.unwrap().restart_at.is_some());
+    let view = running.deploy("healthy").await;
+    let app = running.app().await.unwrap();
+    assert_eq!((app.restarts, app.restart_at), (0, None));
+    assert_eq!(told(&running).await, None, "a good release is live");
+    let second = running.until(view, Phase::Confirmed).await.release;
+    let dead = report(&host, &running, &second).await;
+    let app = running.app().await.unwrap();
+    assert!(
+        app.deployment.is_some(),
+        "its first death is answered at once"
+    );
+    replaced(&host, &running, &second, &dead).await;
+    assert_eq!(running.app().await.unwrap().restarts, 1);
+    host.well();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_death_of_a_new_release_waits_for_its_own_pause() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    dies(&host, &running, &release, 6).await;
+    report(&host, &running, &release).await;
+    let first = running.app().await.unwrap().restart_at.expect("a long one");
+    let view = running.deploy("healthy").await;
+    let second = running.until(view, Phase::Confirmed).await.release;
+    dies(&host, &running, &second, 1).await;
+    let dead = report(&host, &running, &second).await;
+    let own = running.app().await.unwrap().restart_at.expect("its own");
+    assert!(own < first, "{} {}", own.rfc3339(), first.rfc3339());
+    replaced(&host, &running, &second, &dead).await;
+    host.well();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_restarts_are_refused_is_named_and_tried_again_without_another_report() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    host.world.behave(&release, Behaviour::Crash);
+    let dead = report(&host, &running, &release).await;
+    for (restarts, pause) in [(1, 5), (2, 10), (3, 20)] {
+        let mut app = running.app().await.unwrap();
+        while (app.restarts, app.deployment.is_some()) != (restarts, false)
+            || app.restart_at.is_none()
+        {
+            sleep(STEP).await;
+            app = running.app().await.unwrap();
+        }
+        let next = app.restart_at.expect("it is tried again");
+        // The clock of the host stands still but for what the test itself takes.
+        let left = next.0 - Timestamp::now().0;
+        assert!(
+            ((pause - 3) * 1000..=pause * 1000).contains(&left),
+            "{left}"
+        );
+        let check = told(&running).await.expect("named from the first on");
+        assert_eq!(check.level, CheckLevel::Failed);
+        for part in [
+            "cannot be replaced: it exited with status 3 before it was healthy",
+            &format!("minutes: {restarts})"),
+            &next.rfc3339(),
+            "it is down: it exited with status 3",
+        ] {
+            assert!(check.what.contains(part), "{part}: {check:?}");
+        }
+    }
+    host.world.behave(&release, Behaviour::Healthy);
+    replaced(&host, &running, &release, &dead).await;
+    let app = running.app().await.unwrap();
+    assert_eq!((app.restarts, app.restart_at), (4, None));
+    let check = told(&running).await.expect("it died often");
+    assert_eq!(check.level, CheckLevel::Warning, "{check:?}");
+    host.well();
 }
