@@ -1,8 +1,9 @@
 //! What deployd says of itself: `temps status` and its part of `temps doctor`.
 
 use crate::engine::Engine;
-use crate::reserve::free;
+use crate::reserve::{Reserve, free};
 use crate::store::copy;
+use std::path::Path;
 use temps_ipc::Fault;
 use temps_ipc::types::{Check, CheckLevel, DeploydStatus};
 
@@ -99,12 +100,48 @@ fn disk(engine: &Engine) -> Check {
             "",
         );
     };
-    let free = free >> 20;
-    let what = format!("{free} MiB free at {}", state.display());
+    let reserves = [engine.paths().removal_reserve(), engine.paths().reserve()];
+    room(state, free >> 20, reserves.iter().all(Reserve::is_kept))
+}
+
+/// What is said of a disk with `free` MiB free, and of the room kept for when it is full.
+fn room(state: &Path, free: u64, is_kept: bool) -> Check {
+    let gone = if is_kept {
+        ""
+    } else {
+        "; the room kept for a full disk is gone"
+    };
+    let what = format!("{free} MiB free at {}{gone}", state.display());
     let hint = "free some space: builds and uploads are refused below 256 MiB";
     match free {
         0..NO_DISK => check("disk", CheckLevel::Failed, &what, hint),
         NO_DISK..LOW_DISK => check("disk", CheckLevel::Warning, &what, hint),
+        _ if !is_kept => check(
+            "disk",
+            CheckLevel::Warning,
+            &what,
+            "temps-deployd takes it again within seconds; if it does not, see what is in the place of the files `reserve` and `reserve-removal` there",
+        ),
         _ => check("disk", CheckLevel::Ok, &what, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_the_room_kept_for_when_it_is_full_is_a_warning() {
+        let state = Path::new("/var/lib/temps");
+        assert_eq!(room(state, 5_000, true).level, CheckLevel::Ok);
+        for (free, level) in [
+            (5_000, CheckLevel::Warning),
+            (500, CheckLevel::Warning),
+            (5, CheckLevel::Failed),
+        ] {
+            let told = room(state, free, false);
+            assert_eq!(told.level, level);
+            assert!(told.what.ends_with("is gone"), "{told:?}");
+        }
     }
 }

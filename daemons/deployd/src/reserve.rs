@@ -12,11 +12,13 @@
 
 use nix::fcntl::posix_fallocate;
 use nix::sys::statvfs::statvfs;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tracing::{debug, warn};
 
 /// Size for whatever must be written: some thousand pages of the database with its log, and the
@@ -31,6 +33,13 @@ const LOW: u64 = 4 << 20;
 
 /// The reserve is kept only where it is not missed.
 const PLENTY: u64 = 256 << 20;
+
+/// A file of the right length whose blocks are not there is not made anew for so long: where the file
+/// system keeps nothing for zeros (one that compresses), that would help nobody.
+const MADE_ANEW: Duration = Duration::from_secs(15 * 60);
+
+/// Size of the blocks in which room is counted (stat(2), `st_blocks`).
+const BLOCK: u64 = 512;
 
 /// The reserve of one state directory.
 #[derive(Debug, Clone)]
@@ -57,10 +66,39 @@ impl Reserve {
         }
     }
 
+    /// Whether all of the room is really taken: a file that is empty, cut short or a hole keeps none.
+    pub fn is_kept(&self) -> bool {
+        let found = self.path.symlink_metadata();
+        found.is_ok_and(|file| file.is_file() && self.holds(file.blocks().saturating_mul(BLOCK)))
+    }
+
+    fn holds(&self, bytes: u64) -> bool {
+        u64::try_from(self.size).is_ok_and(|size| bytes >= size)
+    }
+
+    fn was_just_made(&self) -> bool {
+        let age = |file: &Metadata| file.modified().ok()?.elapsed().ok();
+        let found = self.path.symlink_metadata();
+        found.is_ok_and(|file| {
+            self.holds(file.len()) && age(&file).is_some_and(|age| age < MADE_ANEW)
+        })
+    }
+
     /// Takes the room again if there is plenty.
     pub fn keep(&self) {
-        if self.path.exists() || free(&self.path).is_none_or(|free| free < PLENTY) {
+        if self.is_kept()
+            || self.was_just_made()
+            || free(&self.path).is_none_or(|free| free < PLENTY)
+        {
             return;
+        }
+        match std::fs::remove_file(&self.path) {
+            Ok(()) => warn!("the room kept for a full disk was not all there: it is taken again"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                debug!(%error, "what is in the place of the room kept for a full disk stays");
+                return;
+            }
         }
         if let Err(error) = self.allocate() {
             debug!(%error, "no room is kept for a full disk");
@@ -108,5 +146,35 @@ mod tests {
         assert_eq!(size, REMOVAL);
         reserve.spend_if_full();
         assert!(path.exists());
+    }
+
+    #[test]
+    fn one_that_is_empty_short_or_a_hole_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("reserve");
+        let reserve = Reserve::new(path.clone(), REMOVAL);
+        assert!(!reserve.is_kept(), "there is none");
+        for (length, age) in [(0, 0), (4096, 0), (REMOVAL.unsigned_abs(), 3600)] {
+            let file = File::create(&path).unwrap();
+            file.set_len(length).unwrap();
+            let made = std::time::SystemTime::now() - Duration::from_secs(age);
+            file.set_modified(made).unwrap();
+            assert!(!reserve.is_kept(), "{length}");
+            reserve.keep();
+            assert!(reserve.is_kept(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_file_system_that_keeps_nothing_for_zeros_is_not_asked_again_and_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("reserve");
+        let reserve = Reserve::new(path.clone(), REMOVAL);
+        let hole = File::create(&path).unwrap();
+        hole.set_len(REMOVAL.unsigned_abs()).unwrap();
+        let made = hole.metadata().unwrap().ino();
+        reserve.keep();
+        assert!(!reserve.is_kept());
+        assert_eq!(std::fs::metadata(&path).unwrap().ino(), made);
     }
 }
