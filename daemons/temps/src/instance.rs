@@ -41,6 +41,8 @@ pub struct Instance {
     pub proxy: Link<ProxyClient>,
     /// Why its deployd does not start, if `temps up` says so. Nobody would answer a call.
     pub failed: Option<Fault>,
+    /// The same of its proxy.
+    pub proxy_failed: Option<Fault>,
 }
 
 /// Longest notice that is read; a fault is shorter.
@@ -78,6 +80,7 @@ impl Instance {
             deployd: Link::new(dir.join(DEPLOYD)),
             proxy: Link::new(dir.join(PROXY)),
             failed: read_notice(&notice(&dir, "deployd")),
+            proxy_failed: read_notice(&notice(&dir, "proxy")),
             dir,
         })
     }

@@ -55,7 +55,7 @@ async fn all(instance: &Instance) -> Vec<Check> {
         clock(Timestamp::now()),
         private("runtime directory", &instance.dir),
     ];
-    let (proxy, deployd) = tokio::join!(ask_proxy(&instance.proxy), ask_deployd(instance));
+    let (proxy, deployd) = tokio::join!(ask_proxy(instance), ask_deployd(instance));
     let ours = env!("CARGO_PKG_VERSION");
     match proxy {
         Ok(status) => {

@@ -5,9 +5,8 @@ use crate::instance::Instance;
 use crate::output::{Done, Out, Stop, Style};
 use serde_json::{Value, json};
 use std::time::Duration;
-use temps_ipc::rpc::ProxyClient;
 use temps_ipc::types::{AppView, DeploydStatus, ProxyStatus};
-use temps_ipc::wire::client::{Link, Repeat};
+use temps_ipc::wire::client::Repeat;
 use temps_ipc::{Code, Fault};
 
 /// How long a daemon may take to say how it is. A start on demand fits in.
@@ -15,7 +14,7 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Shows how the daemons and the apps are.
 pub async fn run(instance: &Instance, out: &Out) -> Done {
-    let (proxy, deployd) = tokio::join!(ask_proxy(&instance.proxy), ask_deployd(instance));
+    let (proxy, deployd) = tokio::join!(ask_proxy(instance), ask_deployd(instance));
     let apps = match &deployd {
         Ok(_) => app::all(instance).await,
         Err(fault) => Err(fault.clone()),
@@ -48,11 +47,16 @@ pub async fn run(instance: &Instance, out: &Out) -> Done {
 ///
 /// # Errors
 /// When it does not answer.
-pub async fn ask_proxy(link: &Link<ProxyClient>) -> Result<ProxyStatus, Fault> {
-    link.call(Repeat::Idempotent, PATIENCE, |client, context| async move {
-        client.status(context).await
-    })
-    .await
+pub async fn ask_proxy(instance: &Instance) -> Result<ProxyStatus, Fault> {
+    if let Some(fault) = &instance.proxy_failed {
+        return Err(fault.clone());
+    }
+    instance
+        .proxy
+        .call(Repeat::Idempotent, PATIENCE, |client, context| async move {
+            client.status(context).await
+        })
+        .await
 }
 
 /// How deployd is.
@@ -157,4 +161,25 @@ fn show(
         out.line(out.styled(Style::Warning, &told))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_daemon_that_does_not_start_is_told_by_its_notice() {
+        let dir = tempfile::tempdir().unwrap();
+        let fault = Fault::new(
+            Code::Config,
+            "temps-proxy: proxy.toml:1: unknown field `bogus`",
+        );
+        for daemon in ["proxy", "deployd"] {
+            let notice = crate::instance::notice(dir.path(), daemon);
+            std::fs::write(notice, serde_json::to_vec(&fault).unwrap()).unwrap();
+        }
+        let instance = Instance::find(Some(dir.path())).unwrap();
+        assert_eq!(ask_proxy(&instance).await.err(), Some(fault.clone()));
+        assert_eq!(ask_deployd(&instance).await.err(), Some(fault));
+    }
 }
