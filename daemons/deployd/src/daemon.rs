@@ -1,15 +1,17 @@
 //! The process: sockets adopted, parts put together, ready, served, drained.
 
+use crate::adapter::build::units::launch::SystemdLauncher;
 use crate::adapter::build::{BuildSettings, SourceBuilder};
-use crate::adapter::docker::{DockerRuntime, DockerSettings};
+use crate::adapter::docker::{DockerRuntime, DockerSettings, Images};
 use crate::adapter::process::ProcessRuntime;
 use crate::adapter::proxy::RealProxy;
+use crate::adapter::systemd::manager::Manager;
 use crate::adapter::systemd::{self, SystemdRuntime, SystemdSettings};
 use crate::config::Settings;
 use crate::engine::paths::Paths;
 use crate::engine::{Engine, Parts};
 use crate::event;
-use crate::port::{Runtime, Runtimes};
+use crate::port::{Builder, Runtime, Runtimes};
 use crate::rpc::Rpc;
 use crate::store::seal::Seal;
 use crate::store::{Store, copy};
@@ -196,6 +198,40 @@ fn procfiles(settings: &Settings, has_systemd: bool) -> Option<RuntimeKind> {
     }
 }
 
+/// Under `temps up` builds are made in this process and its children, otherwise in units of their own.
+fn builder(
+    settings: &Settings,
+    paths: &Paths,
+    has_systemd: bool,
+    images: Arc<Images>,
+) -> Arc<dyn Builder> {
+    let build = BuildSettings {
+        build_limit: settings.build_timeout,
+        memory: settings.build_memory << 20,
+        cpu_percent: settings.build_cpu,
+        tasks: settings.build_tasks,
+        homes: paths.build_homes(),
+        directories: procfiles(settings, has_systemd),
+        ..BuildSettings::default()
+    };
+    if settings.standalone {
+        return Arc::new(SourceBuilder::new(build, Some(images)));
+    }
+    let launcher = SystemdLauncher::new(Arc::new(Manager::new()));
+    Arc::new(SourceBuilder::in_units(
+        build,
+        Some(images),
+        Arc::new(launcher),
+    ))
+}
+
+/// Ends what an earlier process left building; a build does so too before it begins.
+async fn recover(builder: Arc<dyn Builder>) {
+    if let Err(fault) = builder.recover().await {
+        warn!(%fault, "jobs of earlier builds may be left");
+    }
+}
+
 fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, String)> {
     let Start {
         settings, paths, ..
@@ -231,20 +267,12 @@ fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, 
         )));
     }
     let runtimes = Runtimes::new(runtimes);
-    let builder = SourceBuilder::new(
-        BuildSettings {
-            build_limit: settings.build_timeout,
-            homes: paths.build_homes(),
-            directories: procfiles(settings, has_systemd),
-            ..BuildSettings::default()
-        },
-        Some(images),
-    );
+    let builder = builder(settings, paths, has_systemd, images);
     Ok(Parts {
         store,
         seal,
         runtimes,
-        builder: Arc::new(builder),
+        builder,
         proxy: Arc::new(RealProxy::new(&settings.proxy_socket)),
         settings: settings.clone(),
         paths: paths.clone(),
@@ -263,6 +291,7 @@ async fn run(start: Start) -> ExitCode {
         Ok(parts) => parts,
         Err((exit, problem)) => return fail(exit, &problem),
     };
+    tokio::spawn(recover(Arc::clone(&parts.builder)));
     let engine = Engine::new(parts);
     if let Err(problem) = engine.resume().await {
         return fail(Exit::Config, &problem);

@@ -24,6 +24,7 @@ pub mod standalone;
 pub mod store;
 pub mod upload;
 
+pub use adapter::build::job::JOB_APPLET;
 pub use adapter::process::shim::INSTANCE_APPLET;
 pub use adapter::systemd::{EXEC_APPLET, NETNS_APPLET};
 

@@ -298,6 +298,14 @@ pub trait Builder: Send + Sync {
     /// needed is missing; `NoSpace`; `Unsupported`.
     async fn build(&self, job: &BuildJob) -> Result<Built, Fault>;
 
+    /// Ends what an earlier process left at work. Called once, at the start.
+    ///
+    /// # Errors
+    /// When something may be left; a build tries again before it begins.
+    async fn recover(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Removes what is kept of a destroyed app from one build to the next.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ pub const APPLETS: &[Applet] = &[
     temps_deployd::INSTANCE_APPLET,
     temps_deployd::EXEC_APPLET,
     temps_deployd::NETNS_APPLET,
+    temps_deployd::JOB_APPLET,
 ];
 
 /// What this process shall be.

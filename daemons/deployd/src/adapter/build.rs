@@ -18,10 +18,12 @@ mod choose;
 mod command;
 mod git;
 mod here;
+pub mod job;
 mod output;
 mod procfile;
 mod publish;
 mod space;
+pub mod units;
 mod workshop;
 
 use crate::adapter::docker::Images;
@@ -40,6 +42,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use temps_ipc::types::{AppName, RuntimeKind};
 use temps_ipc::{Code, Fault};
+use units::Units;
+use units::launch::Launcher;
 use workshop::{Workshop, source};
 
 /// How much larger than a source its build may make it: a large `node_modules` has 200,000 files.
@@ -54,6 +58,12 @@ pub struct BuildSettings {
     pub git_limit: Duration,
     /// How long a source's build command may take.
     pub build_limit: Duration,
+    /// What a build in a unit of its own may use: memory in bytes,
+    pub memory: u64,
+    /// processor time in percent of one processor,
+    pub cpu_percent: u32,
+    /// processes and threads.
+    pub tasks: u64,
     /// Where each app has the directory that its builds keep (`HOME`, with their caches).
     pub homes: PathBuf,
     /// The runtime that runs a Procfile's command here, if there is one.
@@ -61,6 +71,11 @@ pub struct BuildSettings {
 }
 
 impl BuildSettings {
+    /// What a job may fill: the disk of the release, and that of what builds keep.
+    fn watched(&self, directory: &Path) -> Vec<PathBuf> {
+        vec![directory.to_owned(), PathBuf::from("/var/cache")]
+    }
+
     /// What a source may have become by its build command, which adds what it depends on.
     fn built_limits(&self) -> Limits {
         Limits {
@@ -77,6 +92,9 @@ impl Default for BuildSettings {
             limits: Limits::default(),
             git_limit: Duration::from_secs(600),
             build_limit: Duration::from_secs(30 * 60),
+            memory: 2 << 30,
+            cpu_percent: 100,
+            tasks: 1024,
             homes: std::env::temp_dir().join("temps-build-homes"),
             directories: None,
         }
@@ -96,6 +114,19 @@ impl SourceBuilder {
     pub fn new(settings: BuildSettings, images: Option<Arc<Images>>) -> Self {
         Self {
             workshop: Arc::new(Here(settings.clone())),
+            settings,
+            images,
+        }
+    }
+
+    /// A builder that works in units of their own.
+    pub fn in_units(
+        settings: BuildSettings,
+        images: Option<Arc<Images>>,
+        launcher: Arc<dyn Launcher>,
+    ) -> Self {
+        Self {
+            workshop: Arc::new(Units::new(settings.clone(), launcher)),
             settings,
             images,
         }
@@ -267,6 +298,10 @@ impl Builder for SourceBuilder {
 
     async fn forget(&self, app: &AppName) -> Result<(), Fault> {
         self.workshop.forget(app).await
+    }
+
+    async fn recover(&self) -> Result<(), Fault> {
+        self.workshop.recover().await
     }
 }
 

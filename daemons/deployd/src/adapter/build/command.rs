@@ -27,6 +27,15 @@ pub(super) struct Finished {
     pub(super) tail: VecDeque<String>,
 }
 
+/// How a command ended, in words.
+pub(super) fn how(status: Option<i32>, signal: Option<i32>) -> String {
+    match (status, signal) {
+        (Some(status), _) => format!("ended with status {status}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "failed".to_owned(),
+    }
+}
+
 /// The fault of a source whose build command failed, in the words of `how`.
 pub(super) fn failed(command: &str, how: &str, tail: &VecDeque<String>) -> Fault {
     let mut shown: String = command.chars().take(MAX_SHOWN).collect();

@@ -72,6 +72,12 @@ pub(super) async fn checkout(
     Ok(Checkout { root, source })
 }
 
+/// The path of a repository on this machine.
+pub(super) fn local_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("file://").unwrap_or(url);
+    path.starts_with('/').then(|| PathBuf::from(path))
+}
+
 /// What git would read from the user's configuration.
 fn write_config(path: &Path, remote: &Remote) -> Result<(), Fault> {
     let text = format!(

@@ -104,10 +104,6 @@ fn judge(command: &str, finished: &Finished) -> Result<(), Fault> {
     if finished.status.success() {
         return Ok(());
     }
-    let how = match (finished.status.code(), finished.status.signal()) {
-        (Some(status), _) => format!("ended with status {status}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "failed".to_owned(),
-    };
+    let how = command::how(finished.status.code(), finished.status.signal());
     Err(command::failed(command, &how, &finished.tail))
 }

@@ -35,6 +35,12 @@ pub(super) trait Workshop: Send + Sync + Debug {
 
     /// Removes what is kept of the app from one build to the next.
     async fn forget(&self, app: &AppName) -> Result<(), Fault>;
+
+    /// Ends what an earlier process left at work.
+    async fn recover(&self) -> Result<(), Fault> {
+        // What was a child of it ended with it.
+        Ok(())
+    }
 }
 
 /// Where the source of a job lies, and what becomes of it.

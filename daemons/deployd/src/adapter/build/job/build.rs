@@ -1,0 +1,46 @@
+//! Runs a source's own build command, and hands on what it made as an archive.
+
+use super::{BuildRequest, Ended, frame};
+use crate::adapter::build::command::PATH;
+use crate::adapter::build::here::SHELL;
+use crate::archive::pack::pack;
+use crate::archive::{self, Links};
+use std::io::{self, BufWriter};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+
+pub(super) fn run(mut socket: UnixStream) -> io::Result<()> {
+    // The command runs as the same user: it shall not look into this process, which has the socket.
+    nix::sys::prctl::set_dumpable(false)?;
+    let request: BuildRequest = frame::read(&mut socket)?;
+    let here = Path::new(".");
+    let go = AtomicBool::new(false);
+    archive::unpack(&socket, here, request.limits, Links::Within, &go)
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", SHELL, "sh", &request.command])
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .stdin(Stdio::null());
+    for name in ["HOME", "TMPDIR", "USER", "LOGNAME"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    let status = command.envs(&request.env).status()?;
+    drop(request);
+    let ended = Ended {
+        status: status.code(),
+        signal: status.signal(),
+    };
+    frame::write(&mut socket, &ended)?;
+    if status.success() {
+        pack(here, BufWriter::new(socket))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Runs the units of builds: with the service manager, or in tests as children.
+
+use super::end::End;
+use super::property::properties;
+use super::unit::{PATTERN, Unit};
+use crate::adapter::systemd::manager::{JobResult, Manager, ManagerError};
+use async_trait::async_trait;
+use std::fmt::Debug;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use temps_ipc::Fault;
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+/// How much longer than its unit may take its end is waited for: it is killed by then, and empties its
+/// directories.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long stopping may take: what it wrote is removed meanwhile.
+const STOP: Duration = Duration::from_secs(90);
+
+/// What a unit reads and writes.
+#[derive(Debug)]
+pub struct Streams {
+    /// Its standard input.
+    pub stdin: OwnedFd,
+    /// Its standard output.
+    pub stdout: OwnedFd,
+    /// Its standard error.
+    pub stderr: OwnedFd,
+}
+
+/// Something that runs units.
+#[async_trait]
+pub trait Launcher: Send + Sync + Debug {
+    /// Runs the unit to its end. Dropped, the unit is stopped with all its processes.
+    ///
+    /// # Errors
+    /// When it cannot be run; how it ended is no error.
+    async fn run(&self, unit: Unit, streams: Streams) -> Result<End, Fault>;
+
+    /// Stops every unit that was left by an earlier process.
+    ///
+    /// # Errors
+    /// When it is not known that none is left.
+    async fn sweep(&self) -> Result<(), Fault>;
+}
+
+/// Runs units as transient ones of the service manager.
+#[derive(Debug)]
+pub struct SystemdLauncher(Arc<Manager>);
+
+impl SystemdLauncher {
+    /// With this manager.
+    pub fn new(manager: Arc<Manager>) -> Self {
+        Self(manager)
+    }
+}
+
+/// Stops a unit whose end nobody waits for any more.
+struct StopOnDrop {
+    manager: Arc<Manager>,
+    unit: Option<String>,
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        let Some(unit) = self.unit.take() else { return };
+        let manager = Arc::clone(&self.manager);
+        // Where there is no runtime any more, the process ends, and the unit with it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(problem) = stop(&manager, &unit).await {
+                    warn!(unit, %problem, "a job of a build cannot be stopped");
+                }
+            });
+        }
+    }
+}
+
+async fn stop(manager: &Manager, unit: &str) -> Result<(), ManagerError> {
+    match manager.stop(unit, STOP).await {
+        Ok(_) | Err(ManagerError::NoSuchUnit) => manager.reset_failed(unit).await,
+        Err(error) => Err(error),
+    }
+}
+
+fn fault(error: &ManagerError) -> Fault {
+    Fault::unavailable(format!("a job of the build cannot be run: {error}"))
+        .hint("`systemctl status temps-deployd` and `journalctl -u 'temps-job-*'` may say more")
+}
+
+#[async_trait]
+impl Launcher for SystemdLauncher {
+    async fn run(&self, unit: Unit, streams: Streams) -> Result<End, Fault> {
+        let name = unit.name.clone();
+        let limit = unit.limits.time + PATIENCE;
+        let described = || {
+            properties(&unit, &streams)
+                .map_err(|error| Fault::internal(format!("a job cannot be described: {error}")))
+        };
+        let mut guard = StopOnDrop {
+            manager: Arc::clone(&self.0),
+            unit: Some(name.clone()),
+        };
+        let mut started = self.0.start_transient(&name, described()?, limit).await;
+        if started == Err(ManagerError::Exists) {
+            // One that was given up a moment ago.
+            stop(&self.0, &name).await.map_err(|error| fault(&error))?;
+            started = self.0.start_transient(&name, described()?, limit).await;
+        }
+        let result = started.map_err(|error| fault(&error))?;
+        if result == JobResult::Done {
+            guard.unit = None;
+            return Ok(End::Success);
+        }
+        let found = self.0.properties(&name).await;
+        let end = match found.map_err(|error| fault(&error))? {
+            Some(properties) => {
+                let text = |name: &str| {
+                    let value = properties.get(name)?;
+                    String::try_from(value.try_clone().ok()?).ok()
+                };
+                let status = properties
+                    .get("ExecMainStatus")
+                    .and_then(|value| i32::try_from(value.try_clone().ok()?).ok());
+                End::Failure {
+                    result: text("Result").unwrap_or_default(),
+                    status: status.unwrap_or_default(),
+                }
+            }
+            // Unloaded is only what did not fail.
+            None => match result {
+                JobResult::Other(result) => End::Failure { result, status: 0 },
+                _ => End::Success,
+            },
+        };
+        guard.unit = None;
+        self.0
+            .reset_failed(&name)
+            .await
+            .map_err(|error| fault(&error))?;
+        Ok(end)
+    }
+
+    async fn sweep(&self) -> Result<(), Fault> {
+        let left = self.0.list(PATTERN).await.map_err(|error| fault(&error))?;
+        for unit in left {
+            info!(
+                unit = unit.name,
+                "stopping a job that was left of an earlier build"
+            );
+            stop(&self.0, &unit.name)
+                .await
+                .map_err(|error| fault(&error))?;
+        }
+        Ok(())
+    }
+}
