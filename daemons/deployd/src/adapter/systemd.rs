@@ -364,10 +364,14 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn ended(&self, id: &InstanceId) -> Result<InstanceState, RuntimeError> {
+        let unit = name::unit(id);
         loop {
-            let state = self.state(id).await?;
-            if state != InstanceState::Running {
-                return Ok(state);
+            let sub = self.manager.sub_state(&unit).await;
+            if sub.map_err(|error| unreachable_manager(&error))?.as_deref() != Some("running") {
+                let state = self.state(id).await?;
+                if state != InstanceState::Running {
+                    return Ok(state);
+                }
             }
             sleep(POLL).await;
         }

@@ -14,6 +14,7 @@
 //!   used it for a while ([`connection`]).
 
 mod connection;
+mod private;
 
 use connection::{Connections, Link};
 use futures::StreamExt;
@@ -231,6 +232,28 @@ impl Manager {
             // An empty name means all interfaces at once, so that both halves are of one moment.
             let reply = call(&link, path.as_str(), PROPERTIES, "GetAll", &("",)).await?;
             Ok(reply.body().deserialize()?)
+        };
+        match read.await {
+            Ok(found) => Ok(Some(found)),
+            Err(ManagerError::NoSuchUnit) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The sub state of a unit (`running`, `exited`, `failed`, `dead`); nothing if it is not loaded. Much
+    /// less work than all its properties.
+    ///
+    /// # Errors
+    /// When the manager cannot be reached.
+    pub async fn sub_state(&self, unit: &str) -> Result<Option<String>, ManagerError> {
+        let link = self.connections.link().await?;
+        let read = async {
+            let reply = call(&link, ROOT, MANAGER, "GetUnit", &(unit,)).await?;
+            let path: OwnedObjectPath = reply.body().deserialize()?;
+            let get = ("org.freedesktop.systemd1.Unit", "SubState");
+            let reply = call(&link, path.as_str(), PROPERTIES, "Get", &get).await?;
+            let state: OwnedVariant = reply.body().deserialize()?;
+            Ok(String::try_from(state)?)
         };
         match read.await {
             Ok(found) => Ok(Some(found)),

@@ -19,6 +19,7 @@ mod tool;
 use super::directory::{InstanceDirectory, Shared};
 use super::name;
 use super::range::{self, Range};
+use super::resolver;
 use crate::config::Settings;
 use host::Routes;
 use std::ffi::OsString;
@@ -128,7 +129,8 @@ fn network_up(state: &Path) -> Result<(), NetnsError> {
     ports.extend(settings.public_port);
     ports.sort_unstable();
     ports.dedup();
-    tool::nft_apply(&rules::table(range, &ports, &routes.uplinks()))?;
+    let resolvers = resolver::servers(&settings.apps_resolvers);
+    tool::nft_apply(&rules::table(range, &ports, &routes.uplinks(), &resolvers))?;
     beside_other_firewalls()
 }
 

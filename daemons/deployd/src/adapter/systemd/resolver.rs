@@ -36,17 +36,29 @@ pub(super) fn hosts(app: &AppName, host: &str, address: Ipv4Addr) -> String {
 
 /// The instance's `/etc/resolv.conf`; `chosen` servers instead of the host's, if there are any.
 pub(super) fn resolver(chosen: &[IpAddr]) -> String {
-    if !chosen.is_empty() {
-        let servers: Vec<String> = chosen.iter().map(IpAddr::to_string).collect();
-        return render(&servers, &[]);
-    }
-    let configured = read(Path::new(CONFIGURED));
-    let (servers, options) = parse(&configured);
-    if servers.is_empty() && !configured.is_empty() {
-        let (servers, options) = parse(&read(Path::new(BEHIND_RESOLVED)));
-        return render(&servers, &options);
-    }
+    let (servers, options) = find(chosen);
     render(&servers, &options)
+}
+
+/// The servers that instances ask, by IPv4.
+pub(super) fn servers(chosen: &[IpAddr]) -> Vec<Ipv4Addr> {
+    let (servers, _) = find(chosen);
+    servers
+        .iter()
+        .filter_map(|server| server.parse().ok())
+        .collect()
+}
+
+/// The servers, and the lines about searching.
+fn find(chosen: &[IpAddr]) -> (Vec<String>, Vec<String>) {
+    if !chosen.is_empty() {
+        return (chosen.iter().map(IpAddr::to_string).collect(), Vec::new());
+    }
+    let configured = parse(&read(Path::new(CONFIGURED)));
+    if configured.0.is_empty() {
+        return parse(&read(Path::new(BEHIND_RESOLVED)));
+    }
+    configured
 }
 
 fn read(path: &Path) -> String {

@@ -6,7 +6,7 @@
 //!                       '--lost: the next call finds it closed--> (none)
 //! ```
 
-use super::{DESTINATION, MANAGER, ManagerError, ROOT};
+use super::{DESTINATION, MANAGER, ManagerError, ROOT, private};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -122,11 +122,13 @@ async fn connect() -> Result<Connection, ManagerError> {
         return Err(problem);
     }
     // Everybody's signals come over this one unasked.
-    within(by_private_socket()).await.map_err(|other| {
-        ManagerError::Unreachable(format!(
-            "by the system bus: {problem}; by {PRIVATE}: {other}"
-        ))
-    })
+    within(private::connect(Path::new(PRIVATE)))
+        .await
+        .map_err(|other| {
+            ManagerError::Unreachable(format!(
+                "by the system bus: {problem}; by {PRIVATE}: {other}"
+            ))
+        })
 }
 
 async fn within(
@@ -140,13 +142,6 @@ async fn within(
 
 async fn by_bus() -> zbus::Result<Connection> {
     connection::Builder::address(format!("unix:path={BUS}").as_str())
-        .build()
-        .await
-}
-
-async fn by_private_socket() -> zbus::Result<Connection> {
-    connection::Builder::address(format!("unix:path={PRIVATE}").as_str())
-        .p2p()
         .build()
         .await
 }

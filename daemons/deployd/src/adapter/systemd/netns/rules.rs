@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | the host | an instance | allowed: the proxy |
 //! | an instance | the host, ports of the proxy | allowed: `TEMPS_URL`, and apps by their public names |
+//! | an instance | the host, where it is itself the server for names | allowed |
 //! | an instance | the host, anything else | rejected |
 //! | an instance | an instance, other bridges and links of this host (containers, machines) | rejected |
 //! | an instance | 169.254.0.0/16 (metadata services), multicast, IPv6 | rejected |
@@ -15,13 +16,25 @@
 
 use super::super::name::INTERFACES;
 use super::super::range::Range;
+use std::net::Ipv4Addr;
 
 /// The rules' own table.
 pub(super) const TABLE: &str = "inet temps";
 
 /// Replaces the table at once: there is no moment without rules. `uplinks` are the interfaces of the
 /// default routes, which may themselves be bridges.
-pub(super) fn table(range: Range, ports: &[u16], uplinks: &[String]) -> String {
+pub(super) fn table(
+    range: Range,
+    ports: &[u16],
+    uplinks: &[String],
+    resolvers: &[Ipv4Addr],
+) -> String {
+    let resolvers = if resolvers.is_empty() {
+        String::new()
+    } else {
+        let servers = list(resolvers.iter().map(Ipv4Addr::to_string));
+        format!("\n        ip daddr {servers} meta l4proto {{ tcp, udp }} th dport 53 accept")
+    };
     let ports = list(ports.iter().map(u16::to_string));
     let uplinks = if uplinks.is_empty() {
         String::new()
@@ -39,7 +52,7 @@ table {TABLE} {{
         meta nfproto ipv6 drop
         ip saddr != {range} drop
         ct state established,related accept
-        fib daddr type local tcp dport {ports} accept
+        fib daddr type local tcp dport {ports} accept{resolvers}
         meta l4proto tcp reject with tcp reset
         reject with icmp admin-prohibited
     }}
@@ -109,13 +122,21 @@ mod tests {
     #[test]
     fn the_table_is_replaced_at_once_and_names_the_range() {
         let range = "10.231.16.0/20".parse().unwrap();
-        let text = table(range, &[80, 443], &["br0".to_owned()]);
+        let text = table(
+            range,
+            &[80, 443],
+            &["br0".to_owned()],
+            &[Ipv4Addr::new(192, 0, 2, 53)],
+        );
         // Adding it first makes the deletion succeed where it is not there yet.
         assert!(text.starts_with("table inet temps\ndelete table inet temps\n"));
         assert!(text.contains("tcp dport { 80, 443 } accept"));
         assert!(text.contains("oifname { \"br0\" } accept"));
         assert!(text.contains("ip daddr { 169.254.0.0/16, 224.0.0.0/4, 10.231.16.0/20 }"));
-        assert!(!table(range, &[80], &[]).contains("{  }"));
+        assert!(
+            text.contains("ip daddr { 192.0.2.53 } meta l4proto { tcp, udp } th dport 53 accept")
+        );
+        assert!(!table(range, &[80], &[], &[]).contains("{  }"));
     }
 
     #[test]
