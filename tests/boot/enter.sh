@@ -28,7 +28,7 @@ run)
     ;;
 boot)
     case $1 in
-    alone) network=--private-network ;;
+    alone | apps) network=--private-network ;;
     engine) network=--bind=/run/docker.sock ;;
     esac
     # On a host with the old hierarchies, systemd gets a view of the new one alone.

@@ -11,6 +11,7 @@ WORLDS = {
         ["units", "on_demand", "sites", "callers", "journal", "limits", "crashes", "handover", "configuration"],
         ["rebooted"],
     ],
+    "apps": [["apps", "hostile"], ["apps_rebooted"]],
     "engine": [["containers"]],
 }
 

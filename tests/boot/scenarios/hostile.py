@@ -1,0 +1,198 @@
+"""An app on the systemd runtime that tries what no app may."""
+
+import json
+import os
+import re
+import socket
+import threading
+from urllib.parse import urlencode
+
+from installed import get, main_pid, run, say, show, temps
+from samples import app_units, make
+
+BAD = "hostile"
+OTHER = "neighbour"
+# A listener of the host that is none of ours.
+HOST_PORT = 9922
+
+
+def it_runs_beside_another_app():
+    for app in (BAD, OTHER):
+        temps("deploy", app, "--source", str(make(app, "one", sample="hostile")))
+    temps("env", "set", OTHER, "KEY=the-neighbours-own")
+    temps("deploy", OTHER, "--source", str(make(OTHER, "two", sample="hostile")))
+    assert _ask("write", app=OTHER, path="/var/lib/temps-apps/neighbour/kept") == {"came": None}
+
+
+def it_reads_no_file_of_the_platform_or_of_another_app():
+    tried = [
+        "/var/lib/temps/deployd/deployd.db",
+        "/var/lib/temps/proxy/local-ca.pem",
+        "/etc/temps/deployd.toml.d/50-tests.toml",
+        "/etc/shadow",
+        "/root/.bashrc",
+        f"/var/lib/temps-apps/{OTHER}/kept",
+        f"/var/lib/private/temps-apps/{OTHER}/kept",
+        f"/run/credentials/{_unit(OTHER)}/app",
+        f"/proc/{main_pid(_unit(OTHER))}/environ",
+        "/proc/1/environ",
+        "/run/systemd/private",
+    ]
+    for path in tried:
+        _refused("read", path=path)
+    for path in ("/var/lib/temps", "/home/ada", "/root", "/var/log"):
+        _refused("list", path=path)
+    # Its own data and release, and nothing beside them.
+    assert _ask("list", path="/var/lib/private/temps-apps") == {"came": [BAD]}
+    assert _ask("list", path="/srv") == {"came": ["app"]}
+    assert _ask("list", path="/srv/app")["came"] == ["Procfile", "app.py", "variant", "version"]
+
+
+def it_sees_no_process_but_its_own():
+    pids = [name for name in _ask("list", path="/proc")["came"] if name.isdigit()]
+    assert str(main_pid(_unit(BAD))) in pids and "1" not in pids, pids
+    assert str(main_pid(_unit(OTHER))) not in pids
+
+
+def it_writes_nowhere_but_to_its_own_data():
+    for path in ("/srv/app/x", "/etc/x", "/usr/x", "/var/lib/x", "/run/x", "/dev/x", "/x"):
+        _refused("write", path=path)
+    for path in (f"/var/lib/temps-apps/{BAD}/x", "/tmp/x"):
+        assert _ask("write", path=path) == {"came": None}, path
+    assert not os.path.exists("/tmp/x")
+
+
+def it_reaches_no_control_socket():
+    for path in (
+        "/run/temps/deployd.sock",
+        "/run/temps/deployd-upload.sock",
+        "/run/temps/proxy.sock",
+        "/run/dbus/system_bus_socket",
+        "/run/systemd/private",
+        "/run/systemd/journal/socket",
+        "/run/docker.sock",
+    ):
+        say(f"{path}: {_refused('unix', path=path)}")
+
+
+def it_reaches_the_proxy_and_nothing_else_of_the_host():
+    gateway = _gateway()
+    assert _ask("connect", host=gateway, port=80) == {"came": None}
+    assert _ask("run", command="echo $TEMPS_URL")["came"]["output"] == f"http://{gateway}\n"
+    with _listener() as hits:
+        for address in (gateway, *_own_addresses(), "127.0.0.1"):
+            why = _refused("connect", host=address, port=HOST_PORT)
+            # At once: nothing hangs.
+            assert "refused" in why.lower(), (address, why)
+        assert not hits, hits
+
+
+def it_reaches_no_other_app_and_no_metadata():
+    for host, port in ((_address(OTHER), 8080), ("169.254.169.254", 80), ("fd00:ec2::254", 80)):
+        say(f"{host}: {_refused('connect', host=host, port=port)}")
+
+
+def it_forges_no_packets_and_opens_no_public_port():
+    _refused("raw")
+    _refused("bind", port=80)
+    assert _ask("bind", port=8099) == {"came": None}
+    for address in ("127.0.0.1", *_own_addresses()):
+        try:
+            socket.create_connection((address, 8099), timeout=2).close()
+            raise AssertionError(f"{address}:8099 is open")
+        except OSError:
+            pass
+
+
+def names_are_refused_at_once_where_there_is_no_resolver():
+    assert _ask("resolve", name="localhost")["came"] in ("127.0.0.1", "::1")
+    assert _ask("resolve", name=BAD)["came"] == _address(BAD)
+    say(_refused("resolve", name="example.org"))
+
+
+def it_gets_no_privilege():
+    said = _ask("run", command="grep -E '^(Cap(Eff|Bnd)|NoNewPrivs|Seccomp):' /proc/self/status")["came"]["output"]
+    assert "CapEff:\t0000000000000000" in said and "CapBnd:\t0000000000000000" in said, said
+    assert "NoNewPrivs:\t1" in said and "Seccomp:\t2" in said, said
+    for command in ("mount -t tmpfs none /tmp", "unshare --user true", "su -c true", "ip link add x type dummy"):
+        assert _ask("run", command=command)["came"]["status"] != 0, command
+
+
+def it_starts_no_more_processes_than_its_limit():
+    unit = _unit(BAD)
+    assert show(unit, "TasksMax") == "512" and show(unit, "MemoryMax") == str(512 << 20)
+    controllers = open("/sys/fs/cgroup/cgroup.controllers").read().split()
+    if "pids" in controllers:
+        _refused("fork", count=600)
+    if "memory" in controllers:
+        get(f"{BAD}.localhost", "/eat?mib=600")
+        assert int(show(unit, "NRestarts")) == 0
+    say(f"enforced here: {', '.join(controllers) or 'nothing, this machine has the old control groups'}")
+
+
+def ordinary_runtimes_run():
+    for command in ("node -e 'console.log(40 + 2)'", "python3 -c 'print(40 + 2)'", "perl -e 'print 42'"):
+        found = _ask("run", command=command)["came"]
+        assert found["output"].strip() == "42", (command, found)
+
+
+def both_are_destroyed():
+    for app in (BAD, OTHER):
+        temps("app", "destroy", app, "--yes")
+        assert get(f"{app}.localhost")[0] == 404
+
+
+def _ask(what: str, app: str = BAD, **arguments: object) -> dict:
+    status, body = get(f"{app}.localhost", f"/{what}?{urlencode(arguments)}")
+    assert status == 200, (status, body)
+    return json.loads(body)
+
+
+def _refused(what: str, **arguments: object) -> str:
+    answer = _ask(what, **arguments)
+    assert "failed" in answer, (what, arguments, answer)
+    return answer["failed"]
+
+
+def _unit(app: str) -> str:
+    found = [unit for unit in app_units() if show(unit, "Description") == f"Temps: app {app}"]
+    assert len(found) == 1, (app, found)
+    return found[0]
+
+
+def _address(app: str) -> str:
+    namespace = show(_unit(app), "NetworkNamespacePath")
+    said = run("nsenter", f"--net={namespace}", "ip", "-4", "address", "show", "eth0")
+    return re.search(r"inet ([0-9.]+)", said)[1]
+
+
+def _gateway() -> str:
+    namespace = show(_unit(BAD), "NetworkNamespacePath")
+    said = run("nsenter", f"--net={namespace}", "ip", "route", "show", "default")
+    return re.search(r"via ([0-9.]+)", said)[1]
+
+
+def _own_addresses() -> list[str]:
+    return re.findall(r"inet ([0-9.]+)", run("ip", "-4", "address", "show", "scope", "global"))
+
+
+class _listener:
+    """A service of the host on all its addresses; what it yields grows with every visitor."""
+
+    def __enter__(self):
+        self.server = socket.create_server(("0.0.0.0", HOST_PORT))
+        self.hits: list = []
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self.hits
+
+    def __exit__(self, *_):
+        self.server.close()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, address = self.server.accept()
+            except OSError:
+                return
+            self.hits.append(address)
+            connection.close()
