@@ -7,6 +7,7 @@ use crate::adapter::process::ProcessRuntime;
 use crate::adapter::proxy::RealProxy;
 use crate::adapter::systemd::manager::Manager;
 use crate::adapter::systemd::{self, SystemdRuntime, SystemdSettings};
+use crate::bus;
 use crate::config::Settings;
 use crate::engine::paths::Paths;
 use crate::engine::{Engine, Parts};
@@ -16,6 +17,7 @@ use crate::rpc::Rpc;
 use crate::store::seal::Seal;
 use crate::store::{Store, copy};
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use tarpc::server::Serve as _;
 use temps_ipc::rpc::Deployd as _;
 use temps_ipc::types::RuntimeKind;
 use temps_unit::authz::Policy;
+use temps_unit::bus::Place;
 use temps_unit::dirs::Dirs;
 use temps_unit::exit::Exit;
 use temps_unit::idle::Idle;
@@ -301,6 +304,7 @@ async fn run(start: Start) -> ExitCode {
     } else {
         Policy::system()
     };
+    let address = socket_path(&start.control);
     // Accepting stops by this token: at SIGTERM, or when idle.
     let closing = signals.shutdown.child_token();
     let supervisor = Supervisor::new(closing.clone());
@@ -326,6 +330,9 @@ async fn run(start: Start) -> ExitCode {
             },
         ),
     );
+    // Whoever runs `temps up` has a bus of somebody else, if any.
+    let bus = (!start.settings.standalone)
+        .then(|| bus::start(&engine, &idle, Place::System, &supervisor));
     let watchdog = Watchdog::from_env();
     let beat = watchdog.register("engine").every(BEAT);
     let dog_stop = tokio_util::sync::CancellationToken::new();
@@ -367,6 +374,11 @@ async fn run(start: Start) -> ExitCode {
         }
     };
     notify::stopping();
+    // Before anything else ends: what was called by the bus is still done.
+    if let Some(bus) = bus {
+        bus.leave().await;
+    }
+    let stopped = signals.shutdown.is_cancelled();
     // Workers leave their deployments; the next start takes them up.
     signals.shutdown.cancel();
     if let Err(left) = supervisor.drain(STOP).await {
@@ -381,7 +393,30 @@ async fn run(start: Start) -> ExitCode {
     }
     dog_stop.cancel();
     let _ = dog.await;
+    if !stopped && let Some(address) = address {
+        be_called_again(&engine, &address).await;
+    }
     exit.into()
+}
+
+/// Where the control socket lies.
+fn socket_path(socket: &UnixListener) -> Option<PathBuf> {
+    let address = socket.local_addr().ok()?;
+    address.as_pathname().map(Path::to_owned)
+}
+
+/// A call that came after we were idle may have begun a deployment, and its caller need not come back.
+/// A connection in the queue of our socket, which the service manager holds, starts the next process.
+async fn be_called_again(engine: &Engine, address: &Path) {
+    match engine.counts().await {
+        Ok((_, (0, 0))) => {}
+        _ => {
+            let call = tokio::net::UnixStream::connect(address);
+            if let Ok(Err(problem)) = tokio::time::timeout(BEAT, call).await {
+                warn!(%problem, "a deployment waits for the next call");
+            }
+        }
+    }
 }
 
 /// Keeps the unit's status line true, and proves that the engine's database answers.

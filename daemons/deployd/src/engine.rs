@@ -20,6 +20,7 @@ pub mod failpoint;
 pub mod health;
 pub mod instance;
 pub mod logs;
+pub mod news;
 pub mod paths;
 pub mod reconcile;
 pub mod report;
@@ -48,7 +49,7 @@ use std::time::Duration;
 use temps_ipc::id::{AppId, InstanceId};
 use temps_ipc::types::Timestamp;
 use temps_unit::idle::Idle;
-use tokio::sync::{Notify, Semaphore, watch as channel};
+use tokio::sync::{Notify, Semaphore, broadcast, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -98,6 +99,8 @@ pub struct Inner {
     started_at: Timestamp,
     /// Raised at every change that a waiting caller may want to see.
     changes: channel::Sender<u64>,
+    /// What happened, for who wants to hear of each.
+    news: broadcast::Sender<news::News>,
     /// One snapshot at a time, so that generations reach the proxy in order.
     publishing: tokio::sync::Mutex<()>,
     /// One address choice at a time: chosen and recorded before the next one looks.
@@ -142,6 +145,7 @@ impl Engine {
                 stopping: parts.stopping,
                 started_at: Timestamp::now(),
                 changes: channel::Sender::new(0),
+                news: broadcast::Sender::new(news::KEPT),
                 publishing: tokio::sync::Mutex::new(()),
                 choosing: tokio::sync::Mutex::new(()),
                 reconciling: tokio::sync::Mutex::new(()),

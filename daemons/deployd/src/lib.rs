@@ -11,6 +11,7 @@
 
 pub mod adapter;
 pub mod archive;
+pub mod bus;
 pub mod checks;
 pub mod config;
 pub mod daemon;

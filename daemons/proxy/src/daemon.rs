@@ -18,6 +18,7 @@ pub mod reload;
 mod start;
 
 use crate::adapter::deployd::Deployd;
+use crate::bus;
 use crate::engine::Engine;
 use crate::engine::watch::{self, Rhythm};
 use crate::event;
@@ -33,6 +34,7 @@ use start::prepare;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use temps_unit::bus::Place;
 use temps_unit::exit::Exit;
 use temps_unit::listen::Listeners;
 use temps_unit::shutdown::{Reloads, Signals};
@@ -172,9 +174,12 @@ pub async fn serve(
         state,
     };
     if let Some(reloads) = reloads {
-        let serving = reload.serve(reloads);
+        let serving = reload.clone().serve(reloads);
         supervisor.critical("reload", until(over.clone(), serving));
     }
+    // A helper leaves the name to the main process; whoever runs `temps up` has somebody else's bus.
+    let bus = (desk.is_none() && !settings.standalone)
+        .then(|| bus::start(&parts.status, reload, Place::System, &supervisor));
     let routes = parts.engine.table().snapshot().routes.len();
     if desk.is_some() {
         temps_unit::event!(
@@ -212,10 +217,15 @@ pub async fn serve(
         None => None,
     };
     ends.closed.cancel();
-    let cut = parts
+    let drained = parts
         .live
-        .drain(settings.fresh_grace, settings.drain_deadline)
-        .await;
+        .drain(settings.fresh_grace, settings.drain_deadline);
+    let left = async {
+        if let Some(bus) = bus {
+            bus.leave().await;
+        }
+    };
+    let (cut, ()) = tokio::join!(drained, left);
     over.cancel();
     if let Err(names) = supervisor.drain(WIND_UP).await {
         tracing::warn!(?names, "these did not end in time");

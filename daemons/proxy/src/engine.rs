@@ -6,6 +6,7 @@
 //! takes the table and the lease as one step.
 
 pub mod lease;
+pub mod news;
 pub mod probe;
 pub mod snapshot;
 mod suspicion;
@@ -24,7 +25,7 @@ use table::{Route, RouteTable, UNHEALTHY_AFTER};
 use temps_ipc::id::InstanceId;
 use temps_ipc::rpc::Drain;
 use temps_ipc::types::{Address, Snapshot};
-use tokio::sync::{Notify, watch as channel};
+use tokio::sync::{Notify, broadcast, watch as channel};
 
 /// Most errors of one snapshot that are put into words; a fault has its limit.
 const MAX_ERRORS: usize = 50;
@@ -101,6 +102,8 @@ pub struct Engine {
     generation: channel::Sender<u64>,
     /// Wakes the watcher for a target that a request could not reach.
     suspected: Notify,
+    /// What happens to targets, for who wants to hear of it.
+    news: broadcast::Sender<news::News>,
 }
 
 impl Engine {
@@ -114,6 +117,7 @@ impl Engine {
             applying: tokio::sync::Mutex::new(()),
             generation: channel::Sender::new(0),
             suspected: Notify::new(),
+            news: broadcast::Sender::new(news::KEPT),
         }
     }
 

@@ -8,6 +8,7 @@
 //! anything but its target.
 
 pub mod adapter;
+pub mod bus;
 pub mod config;
 pub mod daemon;
 pub mod engine;

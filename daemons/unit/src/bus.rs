@@ -44,8 +44,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the bus may take to answer before it counts as absent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the last calls may take to be answered.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long each step of leaving may take, of which there are three: a part of what the unit's
+/// `TimeoutStopSec=` allows.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How long nothing passes until every message that was read has been taken up.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -109,8 +110,8 @@ impl Bus {
     /// service manager then starts the daemon again for the next call, instead of finding it there.
     pub async fn leave(self) {
         self.leave.cancel();
-        // Its own deadlines add up to less; a panic was logged by the supervisor.
-        let _ = timeout(PATIENCE + FAREWELL * 3, self.task).await;
+        // Longer only if the bus hangs while the name is requested. A panic was logged by the supervisor.
+        let _ = timeout(FAREWELL * 4, self.task).await;
     }
 }
 

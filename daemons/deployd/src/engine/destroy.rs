@@ -1,6 +1,7 @@
 //! Removing an app: marked first, so that a crash half-way is finished by the next reconciliation.
 
 use super::Engine;
+use super::news::News;
 use crate::event;
 use crate::store::app::{self, App};
 use crate::store::{StoreError, audit, deployment, instance, release};
@@ -142,6 +143,7 @@ impl Engine {
             warn!(app = %app.name, %fault, "what builds of a removed app kept cannot be removed now");
         }
         event::destroyed(app);
+        self.tell(|| News::Destroyed(app.name.clone()));
         self.release_shared(app).await?;
         Ok(Ok(()))
     }

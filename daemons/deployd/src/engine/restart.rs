@@ -15,6 +15,7 @@
 //! begins another.
 
 use super::Engine;
+use super::news::News;
 use crate::event;
 use crate::port::InstanceState;
 use crate::store::app::App;
@@ -128,6 +129,11 @@ impl Engine {
     fn restarting(&self, app: &App, instance: Option<&Instance>, why: &str) {
         if let Some(instance) = instance {
             event::restarting(app, instance, why);
+            self.tell(|| News::Replaced {
+                app: app.name.clone(),
+                instance: instance.id.clone(),
+                why: why.to_owned(),
+            });
         }
         self.wake(&app.id);
         self.changed();

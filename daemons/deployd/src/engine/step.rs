@@ -13,6 +13,7 @@
 //! `Starting` if the instance was stopped together with the platform; if the switch was recorded by
 //! then and the release fails now, it goes to `RollingBack`.
 
+use super::news::News;
 use super::{Engine, failpoint};
 use crate::event;
 use crate::port::{Artifact, BuildJob, Material};
@@ -135,6 +136,7 @@ impl Engine {
         }
         self.record(deployment, |_, _| Ok(())).await?;
         event::phase(app, deployment);
+        self.tell(|| News::Deployment(self.view_deployment(&app.name, deployment)));
         if matches!(next, Phase::Confirmed | Phase::Refused | Phase::RolledBack) {
             self.tidy(app).await;
         }

@@ -103,12 +103,49 @@ impl Engine {
         Ok(self.view_app(facts).await)
     }
 
+    /// Every app by name with its open deployments, as written: no runtime is asked.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn records(&self) -> Result<Vec<Record>, Fault> {
+        let base = self.settings.base_domain.clone();
+        let rows = self
+            .store
+            .read(move |db| {
+                let mut rows = Vec::new();
+                let mut after = None;
+                loop {
+                    let apps = app::list(db, after.as_ref(), PAGE)?;
+                    let Some(last) = apps.last() else { break };
+                    after = Some(last.name.clone());
+                    for app in apps.into_iter().filter(|app| !app.destroying) {
+                        rows.push(Facts::read(db, app, &base)?);
+                    }
+                }
+                Ok(rows)
+            })
+            .await?;
+        let record = |facts: Facts| Record {
+            open: facts
+                .open
+                .iter()
+                .map(|deployment| self.view_deployment(&facts.app.name, deployment))
+                .collect(),
+            app: self.view_facts(facts, false),
+        };
+        Ok(rows.into_iter().map(record).collect())
+    }
+
     async fn view_app(&self, facts: Facts) -> AppView {
         let down =
             futures::future::join_all(facts.serving.iter().map(|instance| self.is_gone(instance)))
                 .await
                 .into_iter()
                 .any(|down| down);
+        self.view_facts(facts, down)
+    }
+
+    fn view_facts(&self, facts: Facts, down: bool) -> AppView {
         let under_way = facts
             .open
             .iter()
@@ -192,6 +229,15 @@ impl Engine {
             })
             .collect())
     }
+}
+
+/// An app as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// As its callers see it, but for an instance that died unnoticed.
+    pub app: AppView,
+    /// Its open deployments, oldest first.
+    pub open: Vec<DeploymentView>,
 }
 
 /// What the database says of an app.

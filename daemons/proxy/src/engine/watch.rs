@@ -13,6 +13,7 @@
 
 use crate::engine::Engine;
 use crate::engine::lease::Target;
+use crate::engine::news::News;
 use crate::engine::table::UNHEALTHY_AFTER;
 use crate::engine::{probe, suspicion};
 use crate::event;
@@ -91,7 +92,7 @@ pub async fn run(engine: Arc<Engine>, alarm: Arc<dyn Alarm>, rhythm: Rhythm, mut
                 }
             }
             Some(Ok(found)) = checks.join_next(), if !checks.is_empty() => {
-                if let Some((target, why)) = judge(found, &mut alarms, rhythm.alarm) {
+                if let Some((target, why)) = judge(&engine, found, &mut alarms, rhythm.alarm) {
                     raise(&mut messages, &alarm, target, why);
                 }
             }
@@ -150,7 +151,12 @@ fn look_into(checks: &mut JoinSet<Found>, slots: &Arc<Semaphore>, target: Arc<Ta
 }
 
 /// Counts what was found; says why, if an alarm is due.
-fn judge(found: Found, alarms: &mut Alarms, again: Duration) -> Option<(Arc<Target>, String)> {
+fn judge(
+    engine: &Engine,
+    found: Found,
+    alarms: &mut Alarms,
+    again: Duration,
+) -> Option<(Arc<Target>, String)> {
     let target = found.target;
     let (before, failures, why) = match found.verdict {
         Verdict::Unknown => return None,
@@ -161,6 +167,9 @@ fn judge(found: Found, alarms: &mut Alarms, again: Duration) -> Option<(Arc<Targ
                     temps_target = %target.id(),
                     "a target answers its health check again"
                 );
+                engine.tell(News::Recovered {
+                    target: target.id().clone(),
+                });
             }
             return None;
         }
@@ -183,6 +192,10 @@ fn judge(found: Found, alarms: &mut Alarms, again: Duration) -> Option<(Arc<Targ
             why = why.as_str(),
             "a routed target failed its health check {UNHEALTHY_AFTER} times in a row"
         );
+        engine.tell(News::Failed {
+            target: target.id().clone(),
+            why: why.clone(),
+        });
     }
     let now = Instant::now();
     if alarms

@@ -1,5 +1,6 @@
 //! A daemon's life on the bus: it comes late, goes away, comes back, has our name taken, calls a daemon
 //! that is just leaving.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod authority;
 mod echo;
