@@ -16,6 +16,8 @@ NEEDED=(
     python3:python3:"this runner, the Python app"
     node:nodejs:"the Node app"
     dockerd:docker.io:"the docker runtime"
+    dbus-daemon:dbus:"the bus"
+    dbus-send:dbus-bin:"calls by another user on it"
     busybox:busybox-static:"images made in tests"
     shellcheck:shellcheck:scripts
     wrk:wrk:bench

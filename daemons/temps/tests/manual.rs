@@ -25,14 +25,14 @@ fn page() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(PAGE);
-    std::fs::read_to_string(path).unwrap()
+    std::fs::read_to_string(path).expect("the page is there")
 }
 
 /// The settings in the section of `file` (`PROXY.TOML`).
 fn documented(page: &str, file: &str) -> Vec<Setting> {
     let begin = format!("\n.Sh {file}\n");
     let (_, rest) = page.split_once(&begin).expect("the file has a section");
-    let section = rest.split("\n.Sh ").next().unwrap();
+    let (section, _) = rest.split_once("\n.Sh ").expect("another section follows");
     let mut table = String::new();
     let mut settings = Vec::new();
     let mut lines = section.lines();
@@ -89,7 +89,7 @@ fn keys<T: DeserializeOwned + Debug>(table: &str) -> BTreeSet<String> {
         table => format!("[{table}]\n"),
     };
     let refusal = read::<T>(format!("{heading}no-such-key = 1\n"))
-        .unwrap_err()
+        .expect_err("there is no such key")
         .to_string();
     let (_, expected) = refusal
         .split_once("expected ")
