@@ -85,18 +85,18 @@ def run(suite: str, world: str, options: argparse.Namespace) -> list[dict]:
     layer = Path(tempfile.mkdtemp(prefix=f"boot.{suite}.", dir=options.work))
     try:
         _prepare(layer, world, boots, options)
-        install = _enter(lower, layer, ["run", "sh", "/srv/install.sh"], INSTALL_LIMIT)
+        install = enter(lower, layer, ["run", "sh", "/srv/install.sh"], INSTALL_LIMIT)
         if install != 0:
-            raise Fault(f"installing failed with status {install}: {_end(layer / 'console.log')}")
+            raise Fault(f"installing failed with status {install}: {end(layer / 'console.log')}")
         lines = []
         for number in range(1, len(boots) + 1):
-            status = _enter(lower, layer, ["boot", world], BOOT_LIMIT)
-            lines += _report(suite, number, layer / "out", status)
+            status = enter(lower, layer, ["boot", world], BOOT_LIMIT)
+            lines += report(suite, number, layer / "out", status)
             if (status == REBOOT) != (number < len(boots)):
                 lines.append({"case": f"{suite} boot {number}", "problem": _ending(status, layer)})
                 break
         if any(line.get("problem") for line in lines):
-            _show(layer)
+            show(layer)
         return lines
     finally:
         if options.keep:
@@ -152,7 +152,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _enter(lower: Path, layer: Path, what: list[str], limit: float) -> int | None:
+def enter(lower: Path, layer: Path, what: list[str], limit: float) -> int | None:
     """The exit status; none if it took too long and was killed."""
     line = ["unshare", "--mount", str(TESTS / "boot/enter.sh"), str(lower), str(layer), str(TESTS), *what]
     with open(layer / "console.log", "ab") as console:
@@ -169,7 +169,8 @@ def _enter(lower: Path, layer: Path, what: list[str], limit: float) -> int | Non
                 child.wait()
 
 
-def _report(suite: str, number: int, out: Path, status: int | None) -> list[dict]:
+def report(suite: str, number: int, out: Path, status: int | None) -> list[dict]:
+    """What the scenarios of a boot have found; printed, too."""
     path = out / f"boot-{number}.jsonl"
     said = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     if not said:
@@ -189,15 +190,17 @@ def _report(suite: str, number: int, out: Path, status: int | None) -> list[dict
 
 def _ending(status: int | None, layer: Path) -> str:
     what = f"not over after {BOOT_LIMIT} s" if status is None else f"ended with status {status}"
-    return f"{what}: {_end(layer / 'console.log')}"
+    return f"{what}: {end(layer / 'console.log')}"
 
 
-def _end(path: Path) -> str:
+def end(path: Path) -> str:
+    """What a file says last."""
     text = path.read_text(errors="replace").strip() if path.exists() else ""
     return " | ".join(text.splitlines()[-5:])
 
 
-def _show(layer: Path) -> None:
+def show(layer: Path) -> None:
+    """Prints the ends of the journals."""
     for path in sorted((layer / "out").glob("journal-*.txt")):
         print(f"----- the end of {path.name}")
         print("\n".join(path.read_text(errors="replace").splitlines()[-TAIL:]))

@@ -28,6 +28,9 @@ NEEDED=(
     systemd-analyze:systemd:units
     debootstrap:debootstrap:boot
     systemd-nspawn:systemd-container:boot
+    dpkg-shlibdeps:dpkg-dev:package
+    lintian:lintian:package
+    rpmbuild:rpm:package
 )
 
 # Runs a command as root, or fails where that is not possible without a question.

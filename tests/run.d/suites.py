@@ -10,6 +10,7 @@ import boot as booted
 import documents
 import manuals
 import outcome
+import package as packaged
 import units
 from machine import ROOT, TARGET, Machine, tree_files
 from outcome import Outcome
@@ -63,6 +64,7 @@ def all_suites() -> list[Suite]:
         about = f"the suite tests/{target}"
         suites.append(Suite(target, about, tests, engine=target != "architecture"))
     suites.append(Suite("boot", "the installed platform, booted in Debian", boot, engine=True))
+    suites.append(Suite("package", "the packages, installed, upgraded and removed in Debian", packages))
     suites.append(Suite("bench", "the benchmarks run; what they print of a debug build says nothing", bench))
     suites.append(Suite("demo", "packaging/demo.sh --once", demo))
     return suites
@@ -198,6 +200,11 @@ def bench(machine: Machine) -> Outcome:
 def boot(machine: Machine) -> Outcome:
     built = build(machine)
     return built if built.failed else booted.check(machine)
+
+
+def packages(machine: Machine) -> Outcome:
+    built = build(machine)
+    return built if built.failed else packaged.check(machine)
 
 
 def demo(machine: Machine) -> Outcome:

@@ -225,10 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_and_manual_is_listed_and_all_that_is_listed_exists() {
+    fn everything_of_the_system_is_listed_and_all_that_is_listed_exists() {
         let list = List::read().unwrap();
         let listed: BTreeSet<&Path> = list.file.iter().map(|file| file.source.as_path()).collect();
-        for file in [files_below("systemd"), files_below("man")].concat() {
+        let mut files = [files_below("systemd"), files_below("man")].concat();
+        let bus = files_below("ipc/dbus").into_iter();
+        // What the interfaces are is asked of the daemons; the tests compare it with these files.
+        files.extend(bus.filter(|file| !file.extension().is_some_and(|end| end == "xml")));
+        for file in files {
             assert!(
                 listed.contains(file.as_path()),
                 "{LIST} does not say where {} is installed",

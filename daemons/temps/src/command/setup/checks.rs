@@ -25,6 +25,8 @@ const MEMORY: u64 = 512;
 const DISK: u64 = 2048;
 /// A name that nobody has, to see whether a wildcard answers.
 const ANY: &str = "temps-setup-looks-for-a-wildcard";
+/// Who may have the public ports: the proxy, and what stands in for it while it is restarted.
+const OWN: [&str; 2] = ["temps-proxy.service", "temps-proxy-handover.service"];
 /// How D-Bus finds polkit.
 const POLKIT: &str = "/usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service";
 
@@ -60,6 +62,10 @@ fn check_port(machine: &Machine, present: &Present, port: &Port) -> Check {
             "another socket unit".to_owned(),
             "`systemctl list-sockets` names it: disable it".to_owned(),
         ),
+        // It serves although its socket unit does not listen: the plan mends that.
+        Some(Holder::Process(_, _, Some(unit))) if OWN.contains(&unit.as_str()) => {
+            return ok(port.name, format!("{unit} serves port {number}"));
+        }
         Some(Holder::Process(pid, name, Some(unit))) => (
             format!("{name} (process {pid} of {unit})"),
             format!("`systemctl disable --now {unit}` stops it"),

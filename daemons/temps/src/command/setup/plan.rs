@@ -134,16 +134,19 @@ impl Change {
 /// A socket cannot begin to listen while its service runs without it, so such a service is stopped for
 /// a moment; what arrives at its other sockets waits in their queues.
 async fn start(machine: &Machine, units: &[String]) -> Result<(), Fault> {
+    // One that failed often is not tried again for a while; the reason may be gone now.
+    machine.systemctl(&line("reset-failed", units)).await?;
     let mut stopped = Vec::new();
     for socket in units.iter().filter(|unit| unit.ends_with(".socket")) {
-        let service = machine
+        let services = machine
             .systemctl(&["show", "--property=Triggers", "--value", socket])
             .await?;
-        let service = service.trim().to_owned();
-        let runs = machine.systemctl(&["is-active", &service]).await?.trim() == "active";
-        if runs && !stopped.contains(&service) {
-            machine.order(&["stop", &service]).await?;
-            stopped.push(service);
+        for service in services.split_whitespace() {
+            let state = machine.systemctl(&["is-active", service]).await?;
+            if state.trim() == "active" {
+                machine.order(&["stop", service]).await?;
+                stopped.push(service.to_owned());
+            }
         }
     }
     let started = machine.order(&line("start", units)).await;

@@ -1,0 +1,13 @@
+"""Which scenarios run, and on which machine."""
+
+# Each runs in one boot of a root of its own; later scenarios find what earlier ones left.
+#   server   an ordinary server on which nothing of ours was ever installed
+#   taken    somebody else has the ports 80 and 443
+#   bare     neither dbus nor polkit
+#   image    the package was installed before the first boot, where no systemd ran
+WORLDS = {
+    "server": ["installing", "setting_up", "upgrading", "costing", "removing"],
+    "taken": ["taken"],
+    "bare": ["bare"],
+    "image": ["image"],
+}

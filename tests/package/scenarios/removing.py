@@ -1,0 +1,69 @@
+"""Removed, the state stays; purged, nothing does."""
+
+import sqlite3
+from pathlib import Path
+
+from installed import get, run, wait_for_state
+from packages import all_is_well, apt, deb, installed, version
+
+STATE = Path("/var/lib/temps")
+DATABASE = STATE / "deployd/deployd.db"
+HOST = "docs.apps.test"
+
+
+def removing_it_stops_everything_and_keeps_the_state():
+    apt("remove", "temps")
+    assert installed().startswith("config-files ")
+    assert DATABASE.stat().st_size > 0
+    assert Path("/etc/temps/deployd.toml.d/10-setup.toml").exists()
+    assert not Path("/usr/bin/temps").exists()
+    left = run("systemctl", "list-units", "--plain", "--no-legend", "temps*")
+    left = [line for line in left.splitlines() if not line.startswith("temps-tests.service")]
+    assert not left, left
+    assert not run("ss", "-Htln", "sport = 80 or sport = 443").strip()
+
+
+def a_version_that_cannot_read_the_state_is_refused():
+    _set_form(99)
+    said = apt("install", deb(6), fails=True)
+    assert "the form 99" in said, said
+    assert installed().startswith("config-files ")
+    _set_form(1)
+
+
+def an_older_version_that_can_is_taken_and_finds_its_apps():
+    apt("install", deb(1))
+    assert installed() == f"installed {version(1)}"
+    wait_for_state("temps-proxy.service", "active")
+    assert get(HOST) == (200, "packaged")
+    all_is_well()
+
+
+def purging_it_leaves_nothing_behind_but_the_users():
+    apt("purge", "temps")
+    run("dpkg-query", "--show", "temps", fails=True)
+    for path in (STATE, Path("/etc/temps"), Path("/run/temps"), Path("/usr/libexec/temps")):
+        assert not path.exists(), path
+    left = run("find", "/etc/systemd", "/usr/lib/systemd", "/var/lib/systemd", "-name", "temps*")
+    left = [line for line in left.splitlines() if "temps-tests" not in line]
+    assert not left, left
+    # Their numbers must not become somebody else's.
+    run("id", "temps-proxy")
+
+
+def it_can_be_installed_again():
+    apt("install", deb(1))
+    wait_for_state("temps-proxy.service", "active")
+    assert get(HOST)[0] == 404
+    all_is_well()
+
+
+def purging_it_at_once_works_as_well():
+    apt("purge", "temps")
+    assert not STATE.exists()
+
+
+def _set_form(number: int) -> None:
+    with sqlite3.connect(DATABASE) as database:
+        database.execute(f"PRAGMA user_version = {number}")
+    database.close()
