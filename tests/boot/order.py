@@ -9,6 +9,7 @@ from fault import Fault
 WORLDS = {
     "alone": [
         ["units", "on_demand", "sites", "callers", "journal", "limits", "crashes", "handover", "configuration"],
+        ["builds"],
         ["rebooted"],
     ],
     "apps": [["apps", "hostile"], ["apps_rebooted"]],

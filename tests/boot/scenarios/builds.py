@@ -1,0 +1,190 @@
+"""Sources that are unpacked, fetched and built in units of their own."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from installed import Skipped, file, get, kill, main_pid, run, say, show, temps, wait
+
+DEPLOYD = "temps-deployd.service"
+STATE = Path("/var/lib/temps/deployd")
+CACHE = Path("/var/cache/private/temps-builds")
+WEB = "web: exec python3 -m http.server $PORT\n"
+
+# Says STOLEN for whatever it should not have got.
+HOSTILE = r"""
+import os, socket, subprocess
+def say(what): print("STOLEN", what, flush=True)
+for path in ["/var/lib/temps/deployd/key", "/var/lib/temps/deployd/deployd.db", "/etc/shadow", "/proc/1/environ",
+             "/etc/temps/deployd.toml.d/50-tests.toml", "/var/lib/temps/proxy/local-ca.pem", "/root/.bashrc"]:
+    try: open(path, "rb").read(1); say(path)
+    except OSError as error: print("no", path, error.strerror)
+for path in ["/run/temps/deployd.sock", "/run/temps/proxy.sock", "/run/dbus/system_bus_socket", "/run/systemd/private",
+             "/run/docker.sock", "/run/systemd/notify"]:
+    try: socket.socket(socket.AF_UNIX).connect(path); say(path)
+    except OSError as error: print("no", path, error.strerror)
+for path in ["/var/lib/temps/deployd/releases", "/var/cache/private/temps-builds", "/home", "/var/log"]:
+    try:
+        if os.listdir(path): say(path)
+    except OSError as error: print("no", path, error.strerror)
+for path in ["/usr/planted", "/etc/planted", "/planted", "/run/planted-elsewhere/x", "/sys/fs/cgroup/planted"]:
+    try: open(path, "w"); say(path)
+    except OSError as error: print("no", path, error.strerror)
+for line in [["unshare", "-r", "true"], ["mknod", "device", "c", "1", "1"], ["chmod", "4755", "evil.py"],
+             ["kill", "-0", "1"]]:
+    if subprocess.run(line, stderr=subprocess.DEVNULL).returncode == 0: say(line)
+os.symlink("/var/lib/temps/deployd/key", "link")
+print("done", os.getuid())
+"""
+
+
+def a_build_command_makes_the_release():
+    build = "python3 -c \"import os; open('index.html','w').write(os.environ['GREETING'])\" && ln -s /usr/bin/python3 py"
+    _source("built", {"Procfile": f"build: {build}\n{WEB}"})
+    temps("env", "set", "built", "GREETING=made by the build")
+    said = temps("deploy", "built", "--source", "/srv/sources/built")
+    assert get("built.localhost") == (200, "made by the build"), said
+    release = _releases("built")[-1]
+    for path in [release, *release.rglob("*")]:
+        found = path.lstat()
+        assert found.st_uid == 0 and found.st_gid == 0, path
+        assert path.is_symlink() or found.st_mode & 0o7022 == 0, path
+    _nothing_is_left()
+    # The value is in no place that others read.
+    journal = run("journalctl", "--boot", "--no-pager")
+    assert "made by the build" not in journal
+
+
+def a_build_that_fails_is_refused_with_what_it_said():
+    _source("failing", {"Procfile": f"build: echo no such module; exit 3\n{WEB}"})
+    said = temps("deploy", "failing", "--source", "/srv/sources/failing", fails=True)
+    assert "ended with status 3: no such module" in said, said
+    assert not _releases("failing")
+    _nothing_is_left()
+
+
+def a_hostile_build_finds_nothing_and_leaves_nothing():
+    _source("hostile", {"Procfile": f"build: python3 evil.py; exit 1\n{WEB}", "evil.py": HOSTILE})
+    temps("deploy", "hostile", "--source", "/srv/sources/hostile", fails=True)
+    said = temps("logs", "hostile", "--build")
+    assert "done" in said and "STOLEN" not in said, said
+    for path in ("/usr/planted", "/etc/planted", "/planted"):
+        assert not Path(path).exists(), path
+    _nothing_is_left()
+
+
+def a_build_has_limits_and_a_sandbox():
+    with _building("limited", "sleep 30") as unit:
+        wanted = {
+            "MemoryMax": str(2 << 30),
+            "TasksMax": "1024",
+            "Slice": "temps-builds.slice",
+            "DynamicUser": "yes",
+            "NoNewPrivileges": "yes",
+            "CapabilityBoundingSet": "",
+            "RootDirectory": "/run/temps/job-root",
+            "OOMPolicy": "kill",
+            "BindsTo": DEPLOYD,
+        }
+        assert {name: show(unit, name) for name in wanted} == wanted
+        assert "169.254.169.254" in show(unit, "IPAddressDeny")
+        say(run("systemd-analyze", "security", "--no-pager", unit).strip().splitlines()[-1].removeprefix("→ "))
+
+
+def an_app_that_is_destroyed_takes_its_build_along():
+    with _building("given-up", "sleep 3001 & sleep 3002"):
+        pass
+    assert not _processes("sleep 3001") and not _processes("sleep 3002")
+
+
+def a_killed_deployd_takes_its_build_along_and_the_next_one_builds_again():
+    marker = "echo built > index.html; test -e $HOME/again || { touch $HOME/again; sleep 3003; }"
+    _source("again", {"Procfile": f"build: {marker}\n{WEB}"})
+    deploying = _deploy("again")
+    wait("it builds", lambda: _processes("sleep 3003"))
+    kill(main_pid(DEPLOYD), signal.SIGKILL)
+    wait("its build has ended", lambda: not _processes("sleep 3003"))
+    wait("it was built again", lambda: get("again.localhost") == (200, "built\n"), 60)
+    deploying.kill()
+    deploying.wait()
+    _nothing_is_left()
+
+
+def a_build_that_takes_too_long_or_never_stops_talking_is_ended():
+    with file("/etc/temps/deployd.toml.d/60-short.toml", 'build-timeout = "3s"\n'):
+        run("systemctl", "restart", DEPLOYD)
+        _source("endless", {"Procfile": f"build: sleep 3004 & yes\n{WEB}"})
+        said = temps("deploy", "endless", "--source", "/srv/sources/endless", fails=True)
+    run("systemctl", "restart", DEPLOYD)
+    assert "took more than 3 s" in said and "build-timeout" in said, said[-2000:]
+    assert not _processes("sleep 3004") and not _processes("yes")
+    size = sum(path.stat().st_size for path in STATE.glob("logs/*/build.log*"))
+    say(f"{size >> 20} MiB of build logs")
+    assert size < 40 << 20
+    _nothing_is_left()
+
+
+def a_repository_is_fetched_and_built():
+    if not shutil.which("git"):
+        raise Skipped("this root has no git")
+    repository = _source("repository", {"Procfile": f"build: echo cloned > index.html\n{WEB}"})
+    git = ("git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@example.org")
+    run("git", "init", "-q", "-b", "main", str(repository))
+    run(*git, "add", ".")
+    run(*git, "commit", "-q", "-m", "one")
+    temps("deploy", "fetched", "--git", f"file://{repository}")
+    assert get("fetched.localhost") == (200, "cloned\n")
+    _nothing_is_left()
+
+
+def _source(app: str, files: dict[str, str]) -> Path:
+    place = Path("/srv/sources") / app
+    place.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (place / name).write_text(text)
+    return place
+
+
+def _deploy(app: str) -> subprocess.Popen:
+    line = ["temps", "deploy", app, "--source", f"/srv/sources/{app}"]
+    return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def _building(app: str, build: str):
+    """The unit of a build that runs; the app is destroyed afterwards."""
+    _source(app, {"Procfile": f"build: {build}\n{WEB}"})
+    deploying = _deploy(app)
+    try:
+        wait("it builds", lambda: len(_jobs("build")) == 1)
+        time.sleep(0.5)
+        yield _jobs("build")[0]
+    finally:
+        temps("app", "destroy", app, "--yes")
+        deploying.wait(30)
+    _nothing_is_left()
+    assert not list(CACHE.glob(f"{app}/*/*"))
+
+
+def _jobs(kind: str = "") -> list[str]:
+    listed = run("systemctl", "list-units", "--all", "--plain", "--no-legend", f"temps-job-{kind}*")
+    return [line.split()[0] for line in listed.splitlines()]
+
+
+def _processes(line: str) -> bool:
+    return subprocess.run(["pgrep", "-xf", line], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def _releases(app: str) -> list[Path]:
+    """The directories of its releases, oldest first."""
+    listed = run("temps", "release", "list", app)
+    return [path for path in sorted((STATE / "releases").iterdir()) if path.name in listed]
+
+
+def _nothing_is_left() -> None:
+    wait("no job is left", lambda: not _jobs())
+    passing = [path for kind in ("work", "tmp", "fetch", "fetch-tmp") for path in CACHE.glob(f"*/{kind}/*")]
+    assert not passing, passing
