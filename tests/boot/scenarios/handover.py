@@ -6,7 +6,21 @@ import threading
 import time
 from pathlib import Path
 
-from installed import deploy_site, get, journal, kill, main_pid, message_id, run, say, show, state, temps, wait
+from installed import (
+    deploy_site,
+    get,
+    journal,
+    kill,
+    main_pid,
+    message_id,
+    run,
+    say,
+    show,
+    state,
+    temps,
+    wait,
+    wait_for_state,
+)
 from load import Load
 
 PROXY = "temps-proxy.service"
@@ -63,7 +77,7 @@ def the_helper_has_no_more_rights_and_writes_no_state():
     before = _files()
     with _Download():
         run("systemctl", "kill", "--signal=TERM", "--kill-who=main", PROXY)
-        wait("the helper serves", lambda: main_pid(HELPER) != 0)
+        wait_for_state(HELPER, "active")
         pid = main_pid(HELPER)
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         uid = run("id", "-u", "temps-proxy").strip()
@@ -80,7 +94,7 @@ def the_helper_has_no_more_rights_and_writes_no_state():
 def a_stop_leaves_no_helper_behind():
     run("systemctl", "stop", PROXY)
     assert main_pid(PROXY) == 0
-    wait("it ends by itself", lambda: state(HELPER) == "inactive", 30)
+    wait_for_state(HELPER, "inactive")
     # The sockets are open all the while, and bring the proxy back.
     assert get("moved.localhost") == (200, "there")
     assert main_pid(PROXY) != 0
@@ -103,7 +117,7 @@ def a_killed_helper_costs_no_restart():
     with _Download():
         restart = threading.Thread(target=run, args=("systemctl", "restart", PROXY))
         restart.start()
-        wait("the helper serves", lambda: main_pid(HELPER) != 0)
+        wait_for_state(HELPER, "active")
         kill(main_pid(HELPER), signal.SIGKILL)
         restart.join()
     run("systemctl", "reset-failed", HELPER)
