@@ -105,7 +105,7 @@ fn every_wrong_command_says_what_is_wrong_and_what_to_do() {
             "deploy shop --source %source --runtime systemd",
             64,
             "Unsupported",
-            &["systemd", "not built yet", "hint"],
+            &["has no systemd runtime", "installed system", "hint"],
         ),
         row(
             "deploy shop --source %source --runtime podman",

@@ -249,12 +249,6 @@ impl Engine {
             )))
         };
         let runtime = match (&request.source, request.runtime) {
-            (_, Some(RuntimeKind::Systemd)) => {
-                return Err(
-                    Fault::new(Code::Unsupported, "the systemd runtime is not built yet")
-                        .hint("use --runtime docker, or --runtime process under `temps up`"),
-                );
-            }
             (Source::Static { .. }, None | Some(RuntimeKind::Static)) => Some(RuntimeKind::Static),
             (Source::Static { .. }, Some(kind)) => {
                 return contradiction("files given with --static", kind);
@@ -265,7 +259,7 @@ impl Engine {
             (Source::Directory { .. } | Source::Git { .. }, kind) => kind,
         };
         match runtime {
-            Some(kind @ (RuntimeKind::Docker | RuntimeKind::Process))
+            Some(kind @ (RuntimeKind::Docker | RuntimeKind::Process | RuntimeKind::Systemd))
                 if self.runtimes.get(kind).is_none() =>
             {
                 Err(Fault::new(
@@ -274,7 +268,10 @@ impl Engine {
                 )
                 .hint(match kind {
                     RuntimeKind::Process => {
-                        "the process runtime exists only under `temps up`: use --runtime docker"
+                        "the process runtime exists only under `temps up`: use --runtime systemd or docker"
+                    }
+                    RuntimeKind::Systemd => {
+                        "the systemd runtime exists only on an installed system: use --runtime process or docker"
                     }
                     _ => "see `temps doctor`",
                 }))
