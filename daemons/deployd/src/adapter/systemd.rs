@@ -2,7 +2,7 @@
 //! is needed.
 //!
 //! What holds for every instance:
-//! - its unit ([`unit`]) is sandboxed, limited, and runs as the app's own user, the same for all
+//! - its unit ([`mod@unit`]) is sandboxed, limited, and runs as the app's own user, the same for all
 //!   releases of the app, who has nothing but the app's data directory;
 //! - it has a network namespace of its own ([`netns`]), from which it reaches the proxy and the
 //!   outside, and nothing else on this host;
