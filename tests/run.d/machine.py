@@ -29,6 +29,8 @@ class Machine:
     def __init__(self) -> None:
         # Short: the path of a Unix socket has at most 107 bytes.
         self.work = Path(tempfile.mkdtemp(prefix="t.", dir="/tmp"))
+        # Some tests call a program as another user, who has to get to what they made inside.
+        self.work.chmod(0o711)
         self.logs = TARGET / "test-logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         # The one that runs; its log has its name.

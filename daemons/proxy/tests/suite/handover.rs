@@ -79,6 +79,9 @@ async fn routes_are_not_replaced_before_the_helper_has_ended() {
         says("new").await,
     );
     proxy.serve([("a.test", &old.target)]).await;
+    // It is issued beside the first routes, and the last that the main process writes.
+    let certificate = proxy.state.path().join("certificates/a.test.pem");
+    until(|| certificate.exists()).await;
     let before = files(proxy.state.path());
     proxy.stop.cancel();
     until(|| proxy.helpers() == 1).await;
