@@ -4,13 +4,15 @@
 //! Variables are secrets. `Environment=` of a unit can be read by every local user, and arguments
 //! stand in the list of processes; a credential is readable by the unit's own user alone.
 
+use super::journal::STDERR_PRIORITY;
 use crate::port::InstanceSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -31,6 +33,9 @@ pub(super) const CREDENTIAL: &str = "app";
 
 /// Where the release is, as the instance sees it. `/srv` is otherwise empty there.
 pub(super) const ROOT: &str = "/srv/app";
+
+/// Where the journal takes streams of lines (systemd-journald.service(8)).
+pub(super) const STREAMS: &str = "/run/systemd/journal/stdout";
 
 /// The status of a shell that cannot start a command: the system is at fault, not the app.
 const CANNOT_START: u8 = 126;
@@ -109,6 +114,9 @@ impl Launch {
 fn run(_: Vec<OsString>) -> ExitCode {
     let problem = match read() {
         Ok(launch) => {
+            // Without it, all output is standard output.
+            let _ =
+                own_stream_for_errors(launch.env.get("TEMPS_APP").map_or("app", String::as_str));
             let command = launch.command.clone();
             let env = launch.environment(|name| std::env::var(name).ok());
             let error = Command::new("/bin/sh")
@@ -128,6 +136,18 @@ fn run(_: Vec<OsString>) -> ExitCode {
     };
     let _ = writeln!(io::stderr(), "temps-exec: {problem}");
     ExitCode::from(CANNOT_START)
+}
+
+/// Gives standard error a stream of its own to the journal, under a priority that tells it from standard
+/// output: the manager makes one for both. The journal knows the unit by the control group, so this can
+/// be nobody else's output.
+fn own_stream_for_errors(identifier: &str) -> io::Result<()> {
+    let mut stream = UnixStream::connect(STREAMS)?;
+    // Identifier, unit (of privileged callers only), priority, whether `<N>` at the start of a line
+    // means a priority, and whether to pass it on to syslog, the kernel's log and the console.
+    write!(stream, "{identifier}\n\n{STDERR_PRIORITY}\n0\n0\n0\n0\n")?;
+    stream.shutdown(Shutdown::Read)?;
+    Ok(nix::unistd::dup2_stderr(stream)?)
 }
 
 fn read() -> io::Result<Launch> {

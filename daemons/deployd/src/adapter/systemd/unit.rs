@@ -2,7 +2,7 @@
 //! (systemd.exec(5), systemd.resource-control(5)).
 
 use super::directory::InstanceDirectory;
-use super::launch::{CREDENTIAL, EXEC, ROOT};
+use super::launch::{CREDENTIAL, EXEC, ROOT, STREAMS};
 use super::manager::Properties;
 use super::name;
 use crate::port::InstanceSpec;
@@ -48,8 +48,9 @@ const HIDDEN: [&str; 9] = [
     "-/boot",
 ];
 
-/// Of `/run`, what names are looked up with: the instance's own user is a dynamic one.
-const SHOWN_OF_RUN: [&str; 1] = ["/run/systemd/userdb"];
+/// Of `/run`: what names are looked up with, since the instance's own user is a dynamic one; and what
+/// takes its standard error.
+const SHOWN_OF_RUN: [&str; 2] = ["/run/systemd/userdb", STREAMS];
 
 /// What ordinary programs call; by name in systemd.exec(5). V8, the JVM, Python and Go run with it.
 const SYSTEM_CALLS: [&str; 1] = ["@system-service"];

@@ -5,10 +5,11 @@
 //! name of the same length: nothing depends on it, since there is only one who can send.
 
 use async_trait::async_trait;
-use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use zbus::connection::socket::{ReadHalf, Socket, Split, WriteHalf};
@@ -33,7 +34,7 @@ pub(super) async fn connect(path: &Path) -> zbus::Result<Connection> {
     let mut reader = BufReader::new(reader);
     // As ourselves: the kernel tells the other side who that is (SASL EXTERNAL without a name).
     writer
-        .write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")
+        .write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")
         .await?;
     let guid = greeting(&mut reader).await?;
     let socket = Private {
@@ -53,16 +54,17 @@ pub(super) async fn connect(path: &Path) -> zbus::Result<Connection> {
 /// Reads the answers to the authentication, and returns the identity of the other side.
 async fn greeting(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<String> {
     let refused = || io::Error::other("the service manager does not let us in");
-    let mut line = Vec::new();
-    // `DATA`, which asks for a name, comes before `OK`.
-    for _ in 0..2 {
-        line.clear();
+    let mut guid = None;
+    // `DATA`, which asks for a name, `OK`, and that descriptors may be passed.
+    for _ in 0..3 {
+        let mut line = Vec::new();
         let mut limited = (&mut *reader).take(MAX_GREETING);
-        tokio::io::AsyncBufReadExt::read_until(&mut limited, b'\n', &mut line).await?;
+        limited.read_until(b'\n', &mut line).await?;
         let text = std::str::from_utf8(&line).map_err(|_| refused())?.trim();
         match text.split_once(' ') {
-            Some(("OK", guid)) => return Ok(guid.to_owned()),
+            Some(("OK", identity)) => guid = Some(identity.to_owned()),
             _ if text == "DATA" => {}
+            _ if text == "AGREE_UNIX_FD" => return guid.ok_or_else(refused),
             _ => break,
         }
     }
@@ -114,7 +116,12 @@ impl ReadHalf for Reader {
         let count = left.len().min(buffer.len());
         buffer[..count].copy_from_slice(&left[..count]);
         self.given += count;
+        // Nothing that is asked of the manager is answered by a descriptor.
         Ok((count, Vec::new()))
+    }
+
+    fn can_pass_unix_fd(&self) -> bool {
+        true
     }
 }
 
@@ -123,8 +130,35 @@ struct Writer(OwnedWriteHalf);
 
 #[async_trait]
 impl WriteHalf for Writer {
-    async fn sendmsg(&mut self, buffer: &[u8], _: &[BorrowedFd<'_>]) -> io::Result<usize> {
-        self.0.write(buffer).await
+    async fn sendmsg(&mut self, buffer: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        if fds.is_empty() {
+            return self.0.write(buffer).await;
+        }
+        let stream: &UnixStream = self.0.as_ref();
+        let fds: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        loop {
+            stream.writable().await?;
+            let sent = stream.try_io(Interest::WRITABLE, || {
+                let data = [IoSlice::new(buffer)];
+                let passed = [ControlMessage::ScmRights(&fds)];
+                let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+                Ok(sendmsg::<()>(
+                    stream.as_raw_fd(),
+                    &data,
+                    &passed,
+                    flags,
+                    None,
+                )?)
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return sent,
+            }
+        }
+    }
+
+    fn can_pass_unix_fd(&self) -> bool {
+        true
     }
 
     async fn close(&mut self) -> io::Result<()> {
