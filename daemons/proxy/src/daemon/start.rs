@@ -118,9 +118,15 @@ pub(super) fn prepare(kind: Kind, mut listeners: Listeners) -> Result<Start, Fai
     };
     let own = listeners.take_unix(own).map_err(usage)?;
     listeners.finish().map_err(usage)?;
-    if http.is_empty() && https.is_empty() {
+    let is_open = !http.is_empty() || !https.is_empty();
+    if !is_open {
         let problem = format!("no socket named {} or {} was passed", HTTP[0], HTTPS[0]);
-        return Err((Exit::Usage, problem));
+        if kind == Kind::Helper {
+            return Err((Exit::Usage, problem));
+        }
+        // Somebody else has the ports. Deployments need the rest of it: new instances are checked, and
+        // routes are ready when the ports are free.
+        tracing::warn!("{problem}: nobody is served until it is restarted with one");
     }
     let configured = |error: &dyn std::fmt::Display| (Exit::Config, error.to_string());
     let dirs = Dirs::from_env().map_err(|error| configured(&error))?;
@@ -136,8 +142,9 @@ pub(super) fn prepare(kind: Kind, mut listeners: Listeners) -> Result<Start, Fai
     let duty = match kind {
         Kind::Main => Duty::Main {
             control: own,
-            // Nobody would start it.
-            helper: (!settings.standalone).then(|| Helper::new(&settings.handover_socket)),
+            // Nobody would start it, or it would have nothing to serve on.
+            helper: (is_open && !settings.standalone)
+                .then(|| Helper::new(&settings.handover_socket)),
         },
         Kind::Helper => Duty::Helper {
             listener: own,
