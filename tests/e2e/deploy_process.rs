@@ -134,6 +134,7 @@ fn the_lists_have_the_fields_that_scripts_rely_on() {
     let apps = world.json(&["app", "list"]);
     let expected = serde_json::json!([{
         "app": "shop", "url": first.url, "runtime": "process", "release": first.release, "state": "live",
+        "restarts": 0, "restart_at": null,
     }]);
     assert_eq!(apps, expected);
     let status = world.json(&["status"]);
