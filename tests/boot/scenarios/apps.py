@@ -84,6 +84,7 @@ def its_lines_are_in_its_log_and_in_the_journal_under_its_name():
     wait("the line is in the log", lambda: "a-line-of-its-own" in temps("logs", APP))
     entry = next(one for one in journal(f"TEMPS_APP={APP}") if one["MESSAGE"] == "a-line-of-its-own")
     assert entry["SYSLOG_IDENTIFIER"] == APP and entry["TEMPS_RELEASE"].startswith("rel_"), entry
+    assert entry["PRIORITY"] == "6", entry
     before = temps("logs", APP).count("a-line-of-its-own")
     assert before == temps("logs", APP).count("a-line-of-its-own") == 1, before
 

@@ -1,19 +1,41 @@
 """An app on the systemd runtime that tries what no app may."""
 
+import contextlib
 import json
 import os
 import re
 import socket
+import subprocess
 import threading
+from pathlib import Path
 from urllib.parse import urlencode
 
-from installed import get, main_pid, run, say, show, temps
+from installed import get, journal, main_pid, run, say, show, temps, wait
 from samples import app_units, make
 
 BAD = "hostile"
 OTHER = "neighbour"
 # A listener of the host that is none of ours.
 HOST_PORT = 9922
+# Another machine, and the host as it sees it.
+OUTSIDE, OUR_END = "198.51.100.2", "198.51.100.1"
+_SERVE = """
+import socket
+server = socket.create_server(("{host}", 80))
+print("listening")
+while True:
+    connection, address = server.accept()
+    print(address[0])
+    connection.close()
+"""
+_CONNECT = """
+import socket
+try:
+    socket.create_connection(("{host}", 8080), timeout=2)
+    print("open")
+except OSError as error:
+    print(error)
+"""
 
 
 def it_runs_beside_another_app():
@@ -22,6 +44,13 @@ def it_runs_beside_another_app():
     temps("env", "set", OTHER, "KEY=the-neighbours-own")
     temps("deploy", OTHER, "--source", str(make(OTHER, "two", sample="hostile")))
     assert _ask("write", app=OTHER, path="/var/lib/temps-apps/neighbour/kept") == {"came": None}
+
+
+def both_its_outputs_are_kept_and_told_apart():
+    texts = ("tries what it is asked to", "a line on standard error")
+    wait("both are in the log", lambda: all(text in temps("logs", BAD) for text in texts))
+    found = {entry["MESSAGE"]: entry["PRIORITY"] for entry in journal(f"_SYSTEMD_UNIT={_unit(BAD)}")}
+    assert [found[text] for text in texts] == ["6", "5"], found
 
 
 def it_reads_no_file_of_the_platform_or_of_another_app():
@@ -110,6 +139,28 @@ def names_are_refused_at_once_where_there_is_no_resolver():
     say(_refused("resolve", name="example.org"))
 
 
+def it_reaches_the_outside_through_the_host_also_where_another_firewall_forwards_nothing():
+    with _outside() as seen:
+        assert _ask("connect", host=OUTSIDE, port=80) == {"came": None}
+        # As Docker has it: what nobody let through is dropped, and its own chain asks ours first.
+        run("nft", "add table ip filter")
+        run("nft", "add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }")
+        run("nft", "add chain ip filter DOCKER-USER")
+        run("nft", "add rule ip filter FORWARD jump DOCKER-USER")
+        try:
+            _refused("connect", host=OUTSIDE, port=80)
+            # The next instance, like any reconciliation, makes itself heard there.
+            run("systemctl", "reload", "temps-network.service")
+            assert _ask("connect", host=OUTSIDE, port=80) == {"came": None}
+        finally:
+            run("nft", "delete table ip filter")
+        # The host's address, not its own.
+        assert seen() == {OUR_END}, seen()
+        # And nothing outside reaches it.
+        said = run("nsenter", "--net=/run/netns/outside", "python3", "-c", _CONNECT.format(host=_address(BAD)))
+        assert "open" not in said, said
+
+
 def it_gets_no_privilege():
     said = _ask("run", command="grep -E '^(Cap(Eff|Bnd)|NoNewPrivs|Seccomp):' /proc/self/status")["came"]["output"]
     assert "CapEff:\t0000000000000000" in said and "CapBnd:\t0000000000000000" in said, said
@@ -170,6 +221,37 @@ def _gateway() -> str:
     namespace = show(_unit(BAD), "NetworkNamespacePath")
     said = run("nsenter", f"--net={namespace}", "ip", "route", "show", "default")
     return re.search(r"via ([0-9.]+)", said)[1]
+
+
+@contextlib.contextmanager
+def _outside():
+    """Another machine behind a link of this one, with a service; yields what tells who has called it."""
+    for line in (
+        "netns add outside",
+        "link add uplink type veth peer name eth0 netns outside",
+        f"address add {OUR_END}/24 dev uplink",
+        "link set uplink up",
+        "-n outside link set lo up",
+        f"-n outside address add {OUTSIDE}/24 dev eth0",
+        "-n outside link set eth0 up",
+        f"-n outside route add default via {OUR_END}",
+        f"route add default via {OUTSIDE}",
+    ):
+        run("ip", *line.split())
+    # The way to the outside is a virtual link here, which only that may be.
+    run("systemctl", "reload", "temps-network.service")
+    log = Path("/var/tmp/outside.log")
+    with open(log, "w") as output:
+        line = ["nsenter", "--net=/run/netns/outside", "python3", "-u", "-c", _SERVE.format(host=OUTSIDE)]
+        server = subprocess.Popen(line, stdout=output, stderr=output)
+    try:
+        wait("the outside is there", lambda: "listening" in log.read_text())
+        yield lambda: set(log.read_text().split()) - {"listening"}
+    finally:
+        server.kill()
+        server.wait()
+        run("ip", "route", "delete", "default", "via", OUTSIDE)
+        run("ip", "netns", "delete", "outside")
 
 
 def _own_addresses() -> list[str]:
