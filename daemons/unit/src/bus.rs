@@ -23,6 +23,7 @@ pub mod log_control;
 use crate::idle::Idle;
 use crate::task::Supervisor;
 use async_trait::async_trait;
+use log_control::LogControl;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -119,6 +120,8 @@ async fn keep(service: Arc<dyn Service>, place: Place, idle: Idle, leave: Cancel
     let name = service.name();
     let mut pause = FIRST_PAUSE;
     let mut said = false;
+    // Whoever was started for a call by the bus has to be there for it first.
+    let mut first_look = Some(idle.busy());
     loop {
         // Not cut while the name is being requested: it would be ours, and nobody would answer.
         let Some(registered) = leave
@@ -131,6 +134,7 @@ async fn keep(service: Arc<dyn Service>, place: Place, idle: Idle, leave: Cancel
             Ok(connection) => claim(&connection, name).await.map(|()| connection),
             Err(error) => Err(error),
         };
+        drop(first_look.take());
         match owned {
             Ok(connection) => {
                 info!(bus_name = name, "{name} is on the bus");
@@ -159,9 +163,11 @@ async fn registered(service: &dyn Service, place: &Place) -> Result<Connection, 
         Place::At(address) => zbus::connection::Builder::address(address.as_str()),
     };
     let work = async {
+        // With an object from the start: only then `build` waits until calls are listened to, and the
+        // first of them come together with the name.
+        let builder = builder.serve_at(log_control::PATH, LogControl);
         // Every call of ours has an end, also those that zbus makes by itself.
         let connection = builder.method_timeout(PATIENCE).build().await?;
-        log_control::register(&connection).await?;
         service.register(&connection).await?;
         Ok(connection)
     };

@@ -9,15 +9,10 @@ use zbus::message::Header;
 use zbus::{Connection, interface};
 
 /// Where systemctl looks for it.
-const PATH: &str = "/org/freedesktop/LogControl1";
+pub(super) const PATH: &str = "/org/freedesktop/LogControl1";
 
 /// The interface.
-struct LogControl;
-
-pub(super) async fn register(connection: &Connection) -> zbus::Result<()> {
-    connection.object_server().at(PATH, LogControl).await?;
-    Ok(())
-}
+pub(super) struct LogControl;
 
 #[interface(name = "org.freedesktop.LogControl1", introspection_docs = false)]
 impl LogControl {

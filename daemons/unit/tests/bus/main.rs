@@ -140,7 +140,7 @@ async fn no_call_is_lost_between_two_processes() {
             for number in 0..CALLS {
                 processes.insert(echo::process(&connection).await.unwrap());
                 // Around the idle time, so that calls meet every moment of an end.
-                let pause = 90 + (number * 37 + client * 50) % 120;
+                let pause = 80 + (number * number * 7 + client * 31) % 130;
                 tokio::time::sleep(Duration::from_millis(u64::from(pause))).await;
             }
             processes
@@ -155,7 +155,7 @@ async fn no_call_is_lost_between_two_processes() {
 }
 
 /// Not a test: the daemon of the one before.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by the bus of another test"]
 async fn an_activated_daemon() {
     let Ok(address) = std::env::var(echo::ADDRESS) else {
