@@ -8,7 +8,7 @@ from fault import Fault
 # `alone`: a network of its own and no container engine. `engine`: the host's, of both.
 WORLDS = {
     "alone": [
-        ["units", "on_demand", "sites", "callers", "journal", "limits", "crashes", "handover", "configuration"],
+        ["units", "on_demand", "sites", "callers", "journal", "limits", "crashes", "handover", "configuration", "bus"],
         ["builds"],
         ["rebooted"],
     ],
