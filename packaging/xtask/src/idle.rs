@@ -118,7 +118,10 @@ fn units(named: &[String]) -> Result<Vec<Row>> {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            rows.push(row(name, &processes(&entry.path())?)?);
+            let pids = processes(&entry.path())?;
+            if !pids.is_empty() {
+                rows.push(row(name, &pids)?);
+            }
         }
     }
     rows.sort_by(|one, other| one.name.cmp(&other.name));
@@ -142,7 +145,10 @@ fn processes(group: &Path) -> Result<Vec<u32>> {
     let path = group.join("cgroup.procs");
     let text =
         std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    // 0 stands for a process that this namespace does not see: another container's, where several share
+    // one hierarchy.
+    let seen = text.lines().filter_map(|line| line.parse().ok());
+    Ok(seen.filter(|pid| *pid != 0).collect())
 }
 
 fn row(name: String, pids: &[u32]) -> Result<Row> {
