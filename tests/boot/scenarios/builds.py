@@ -127,21 +127,6 @@ def a_build_that_takes_too_long_or_never_stops_talking_is_ended():
     _nothing_is_left()
 
 
-def a_build_that_fills_the_disk_is_ended_before_others_suffer():
-    run("mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", "/var/cache")
-    try:
-        run("systemctl", "restart", DEPLOYD)
-        _source("filling", {"Procfile": f"build: head -c 1G /dev/zero > fill; sleep 3005\n{WEB}"})
-        said = temps("deploy", "filling", "--source", "/srv/sources/filling", fails=True)
-        assert "are free on the file system" in said, said
-        assert not _processes("sleep 3005")
-        _nothing_is_left()
-        assert not list(Path("/var/cache").rglob("fill"))
-    finally:
-        run("umount", "--lazy", "/var/cache")
-    run("systemctl", "restart", DEPLOYD)
-
-
 def a_repository_is_fetched_and_built():
     if not shutil.which("git"):
         raise Skipped("this root has no git")
