@@ -19,7 +19,8 @@ HOSTILE = r"""
 import os, socket, subprocess
 def say(what): print("STOLEN", what, flush=True)
 for path in ["/var/lib/temps/deployd/key", "/var/lib/temps/deployd/deployd.db", "/etc/shadow", "/proc/1/environ",
-             "/etc/temps/deployd.toml.d/50-tests.toml", "/var/lib/temps/proxy/local-ca.pem", "/root/.bashrc"]:
+             "/etc/temps/deployd.toml.d/50-tests.toml", "/var/lib/temps/proxy/local-ca.pem",
+             os.path.expanduser("~root/.bashrc")]:
     try: open(path, "rb").read(1); say(path)
     except OSError as error: print("no", path, error.strerror)
 for path in ["/run/temps/deployd.sock", "/run/temps/proxy.sock", "/run/dbus/system_bus_socket", "/run/systemd/private",

@@ -59,7 +59,7 @@ def it_reads_no_file_of_the_platform_or_of_another_app():
         "/var/lib/temps/proxy/local-ca.pem",
         "/etc/temps/deployd.toml.d/50-tests.toml",
         "/etc/shadow",
-        "/root/.bashrc",
+        str(Path("~root/.bashrc").expanduser()),
         f"/var/lib/temps-apps/{OTHER}/kept",
         f"/var/lib/private/temps-apps/{OTHER}/kept",
         f"/run/credentials/{_unit(OTHER)}/app",
