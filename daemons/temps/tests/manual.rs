@@ -159,6 +159,59 @@ fn every_setting_of_deployd_is_documented_with_its_default() {
     holds::<temps_deployd::config::Settings>("DEPLOYD.TOML", &[""]);
 }
 
+/// The settings of an example file: each stands behind a `#` without a blank.
+fn example(name: &str) -> Vec<(String, String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/examples");
+    let text = std::fs::read_to_string(root.join(name)).expect("the example is there");
+    let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
+    let mut table = "";
+    let mut settings = Vec::new();
+    for line in lines.filter(|line| !line.is_empty() && !line.starts_with(' ')) {
+        match line.split_once(" = ") {
+            Some((key, value)) => settings.push((table.into(), key.into(), value.into())),
+            None => table = line.trim_matches(['[', ']']),
+        }
+    }
+    settings
+}
+
+/// The example `name` shows every setting of the page's section `file` that an operator would write,
+/// with its default; one that has none, or an empty list, is shown with a value of its type.
+fn shows<T: DeserializeOwned>(name: &str, file: &str, internal: &[&str]) {
+    let page = documented(&page(), file);
+    let shown = example(name);
+    let mut text = String::new();
+    for (table, key, value) in &shown {
+        let setting = page
+            .iter()
+            .find(|setting| setting.table == *table && setting.key == *key);
+        let setting = setting.unwrap_or_else(|| panic!("{name}: {key} is not in the page"));
+        match setting.default.as_deref() {
+            None | Some("[]") => assert!(fits(&setting.kind, value), "{name}: {key} = {value}"),
+            Some(default) => assert_eq!(value, default, "{name}: {key}"),
+        }
+        if table.is_empty() {
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+    }
+    assert!(read::<T>(text).is_ok(), "{name} is a file that is taken");
+    for setting in page {
+        let there = shown
+            .iter()
+            .any(|(table, key, _)| *table == setting.table && *key == setting.key);
+        let expected = !internal.contains(&setting.key.as_str());
+        assert_eq!(there, expected, "{name}: {}", setting.key);
+    }
+}
+
+#[test]
+fn the_examples_show_every_setting_with_its_default() {
+    // What only `temps up` sets.
+    let internal = ["standalone", "instance-program"];
+    shows::<temps_deployd::config::Settings>("deployd.toml", "DEPLOYD.TOML", &internal);
+    shows::<temps_proxy::config::Settings>("proxy.toml", "PROXY.TOML", &internal);
+}
+
 #[test]
 fn a_setting_without_a_default_is_one_that_may_be_left_out() {
     let settings = documented(&page(), "DEPLOYD.TOML");

@@ -4,7 +4,6 @@ use super::*;
 use clap::Parser;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use tempfile::TempDir;
 
 /// What the package would have put there, a tool that notes what it is told, and two users.
@@ -243,31 +242,4 @@ async fn what_is_not_built_is_refused_by_name() {
     let line = ["--acme-mail", "ada@example.org"];
     let stop = run(args(&line), &Out::new(false)).await.unwrap_err();
     assert!(matches!(stop, Stop::Fault(fault) if fault.code == Code::Unsupported));
-}
-
-#[test]
-fn the_examples_say_what_the_defaults_are() {
-    fn shown<T: serde::de::DeserializeOwned + std::fmt::Debug>(text: String) -> String {
-        let file = "example".to_owned();
-        let settings: T =
-            temps_unit::config::parse(&[temps_unit::config::Text { file, text }]).unwrap();
-        format!("{settings:?}")
-    }
-    fn same<T: serde::de::DeserializeOwned + std::fmt::Debug>(name: &str, without: &str) {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/examples");
-        let text = fs::read_to_string(root.join(name)).unwrap();
-        // A setting stands behind a `#` without a blank.
-        let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(' '));
-        let lines: Vec<&str> = lines.filter(|line| !line.starts_with(without)).collect();
-        assert!(lines.len() > 10, "{name}: {lines:?}");
-        assert_eq!(
-            shown::<T>(lines.join("\n")),
-            shown::<T>(String::new()),
-            "{name}"
-        );
-    }
-    // A port is shown only if it is not the scheme's own, so no value stands for the default.
-    same::<temps_deployd::config::Settings>("deployd.toml", "public-port");
-    same::<temps_proxy::config::Settings>("proxy.toml", "!");
 }
