@@ -24,6 +24,7 @@ use crate::engine::watch::{self, Rhythm};
 use crate::event;
 use crate::handover::client::{Helper, Hold};
 use crate::handover::server::Desk;
+use crate::handover::sockets::Sockets;
 use crate::port::Alarm;
 use crate::spool::Spool;
 use crate::status::Status;
@@ -130,6 +131,13 @@ pub async fn serve(
     let spool = spool(&start, &supervisor, &over);
     let (problem, state) = (Arc::clone(&start.problem), start.state.clone());
     let (helper, _turn) = (start.helper(), start.turn());
+    let sockets = match Sockets::of(&start.http, &start.https) {
+        Ok(sockets) => sockets,
+        Err(problem) => {
+            tracing::error!("{problem}");
+            return Exit::Internal;
+        }
+    };
     let parts = match parts(&start, spool).await {
         Ok(parts) => parts,
         Err((exit, problem)) => {
@@ -213,7 +221,7 @@ pub async fn serve(
     }
     // Others accept before we do not any more.
     let _hold = match &helper {
-        Some(helper) => hand_over(helper, settings.drain_deadline).await,
+        Some(helper) => hand_over(helper, sockets, settings.drain_deadline).await,
         None => None,
     };
     ends.closed.cancel();
@@ -249,9 +257,9 @@ async fn dismissed(desk: Option<&Desk>) {
 }
 
 /// Has a helper serve from now on, until the next main process does.
-async fn hand_over(helper: &Helper, drain: Duration) -> Option<Hold> {
+async fn hand_over(helper: &Helper, sockets: Sockets, drain: Duration) -> Option<Hold> {
     // One that leaves drains as we do, and the next starts after it.
-    match helper.summon(drain + WIND_UP).await {
+    match helper.summon(drain + WIND_UP, &sockets).await {
         Ok(hold) => Some(hold),
         Err(error) => {
             tracing::warn!(%error, "no helper serves during the drain: new connections wait for its end");

@@ -11,14 +11,16 @@
 //!
 //! All of them accept on the same sockets, so no connection is lost between them. The helper is a
 //! service of its own, started by the service manager when somebody connects to its socket, and it
-//! is another run of the same program: what it serves is the stored snapshot, which cannot be
-//! replaced as long as it lives ([`crate::store::turn`]).
+//! is another run of the same program: it serves on the sockets that the main process passes to it
+//! ([`sockets`]), and what it serves is the stored snapshot, which cannot be replaced as long as it
+//! lives ([`crate::store::turn`]).
 //!
 //! On that socket one line is one word, and its answer one line:
 //!
 //! | word | answer | meaning |
 //! |---|---|---|
 //! | `stay` | `serving`, `leaving`, `stopping` | go on as long as this connection is open |
+//! | `stay NAME…` | the same | the same; sockets of these names come with it, for one that starts |
 //! | `leave` | `leaving`, or `serving` if others hold it | others serve now: drain and end |
 //! | `leases INSTANCE` | `leases N` | how many requests are in flight to it |
 //!
@@ -29,6 +31,7 @@
 pub mod client;
 mod line;
 pub mod server;
+pub mod sockets;
 
 use std::time::Duration;
 use temps_ipc::id::InstanceId;
@@ -63,6 +66,8 @@ impl Word {
         match line.split_once(' ') {
             None if line == "stay" => Some(Self::Stay),
             None if line == "leave" => Some(Self::Leave),
+            // One that serves has sockets already.
+            Some(("stay", names)) if !names.is_empty() => Some(Self::Stay),
             Some(("leases", id)) => id.parse().ok().map(Self::Leases),
             _ => None,
         }
@@ -115,6 +120,7 @@ mod tests {
         ] {
             assert_eq!(Answer::read(&answer.text()), Some(answer));
         }
+        assert_eq!(Word::read("stay http https"), Some(Word::Stay));
         for nonsense in ["", "stay ", "leases", "leases x", "leave now", "serving"] {
             assert_eq!(Word::read(nonsense), None, "{nonsense}");
         }

@@ -39,7 +39,7 @@ def restarts_lose_no_request_on_new_and_on_kept_connections():
         for _ in range(RESTARTS):
             run("systemctl", "restart", PROXY)
             time.sleep(0.2)
-    helped = len(journal(f"MESSAGE_ID={message_id('A helper serves while the proxy is restarted')}"))
+    helped = _helped()
     for name, load in (("kept", kept), ("new", fresh)):
         say(f"{name} connections: {load.sent} requests, {len(load.failures)} failed, slowest {load.slowest:.2f} s")
     say(f"{RESTARTS} restarts, {helped} helpers")
@@ -100,6 +100,44 @@ def a_stop_leaves_no_helper_behind():
     assert main_pid(PROXY) != 0
 
 
+def a_public_socket_that_was_stopped_by_hand_keeps_no_helper_from_serving():
+    _no_helper()
+    helped = _helped()
+    run("systemctl", "stop", "temps-proxy-https.socket")
+    # To start it again is part of the proxy's restart, after the proxy's stop, which waits for the helper.
+    run("systemctl", "restart", PROXY)
+    assert _helped() == helped + 1
+    assert get("moved.localhost") == (200, "there")
+    _no_helper()
+    run("systemctl", "stop", "temps-proxy-https.socket")
+    run("systemctl", "stop", PROXY)
+    assert state(HELPER) == "active" and _helped() == helped + 2
+    wait_for_state(HELPER, "inactive")
+    run("systemctl", "start", PROXY)
+    assert get("moved.localhost") == (200, "there")
+
+
+def without_a_port_that_somebody_took_the_others_are_served():
+    run("systemctl", "stop", "temps-proxy-https.socket")
+    run("systemctl", "restart", PROXY)
+    run("systemctl", "stop", "temps-proxy-https.socket", PROXY)
+    wait_for_state(HELPER, "inactive")
+    with socket.create_server(("0.0.0.0", 443)):
+        helped = _helped()
+        run("systemctl", "start", PROXY)
+        assert state("temps-proxy-https.socket") == "failed"
+        with Load("moved.localhost", wanted="there", threads=2) as load:
+            for _ in range(3):
+                run("systemctl", "restart", PROXY)
+                time.sleep(0.2)
+        say(f"{load.sent} requests, {len(load.failures)} failed, slowest {load.slowest:.2f} s")
+        assert load.sent > 10 and not load.failures, load.told()
+        assert _helped() == helped + 3
+    run("systemctl", "reset-failed", "temps-proxy-https.socket")
+    run("systemctl", "restart", PROXY)
+    assert state("temps-proxy-https.socket") == "active"
+
+
 def a_killed_proxy_fails_what_was_in_flight_and_nothing_else():
     kept = Load("moved.localhost", wanted="there", threads=2, keeps=True)
     fresh = Load("moved.localhost", wanted="there", threads=2)
@@ -154,6 +192,11 @@ class _Download:
         while part := self._socket.recv(SIZE // 100):
             self.got += len(part)
             time.sleep(DOWNLOAD * len(part) / SIZE)
+
+
+def _helped() -> int:
+    """How many helpers have served so far."""
+    return len(journal(f"MESSAGE_ID={message_id('A helper serves while the proxy is restarted')}"))
 
 
 def _site(app: str, text: str) -> None:

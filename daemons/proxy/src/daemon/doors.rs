@@ -58,11 +58,13 @@ pub(super) fn open(
             supervisor.critical("control", task);
             Ok(None)
         }
-        Duty::Helper { listener, .. } => {
+        Duty::Helper {
+            listener, caller, ..
+        } => {
             let desk = Arc::new(Desk::new(Arc::clone(&parts.engine)));
             let alive = watchdog.register("handover").ticker();
             // It answers for its requests as long as there are any.
-            let task = Arc::clone(&desk).answer(listener, alive, ends.over.clone());
+            let task = Arc::clone(&desk).answer(listener, Some(caller), alive, ends.over.clone());
             supervisor.critical("handover", task);
             Ok(Some(desk))
         }

@@ -2,12 +2,13 @@
 
 use crate::config::{self as settings, Settings};
 use crate::handover::client::Helper;
+use crate::handover::sockets;
 use crate::status::Problem;
 use crate::store::Store;
 use crate::store::turn::Turn;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use temps_unit::config;
@@ -15,7 +16,8 @@ use temps_unit::dirs::Dirs;
 use temps_unit::exit::Exit;
 use temps_unit::listen::Listeners;
 
-/// Names of the sockets: the first two are TCP, one at least is needed; `…6` for a second family.
+/// Names of the sockets: the first two are TCP, one at least is needed; `…6` for a second family. The
+/// helper is passed them by the main process.
 pub const HTTP: [&str; 2] = ["http", "http6"];
 /// See [`HTTP`].
 pub const HTTPS: [&str; 2] = ["https", "https6"];
@@ -59,6 +61,8 @@ pub enum Duty {
     Helper {
         /// Where it is called.
         listener: UnixListener,
+        /// Who called, and waits to hear that it serves.
+        caller: UnixStream,
         /// Its right to rely on the stored routes.
         turn: Arc<Turn>,
     },
@@ -100,6 +104,18 @@ pub(super) type Failed = (Exit, String);
 
 pub(super) fn prepare(kind: Kind, mut listeners: Listeners) -> Result<Start, Failed> {
     let usage = |error: temps_unit::listen::ListenError| (Exit::Usage, error.to_string());
+    let own = match kind {
+        Kind::Main => CONTROL,
+        Kind::Helper => HANDOVER,
+    };
+    let own = listeners.take_unix(own).map_err(usage)?;
+    let mut caller = None;
+    if kind == Kind::Helper {
+        listeners.finish().map_err(usage)?;
+        let (passed, stream) =
+            sockets::receive(&own).map_err(|error| (Exit::Unavailable, error.to_string()))?;
+        (listeners, caller) = (passed, Some(stream));
+    }
     let mut take = |names: [&str; 2]| {
         let there: Vec<&str> = names
             .into_iter()
@@ -112,18 +128,10 @@ pub(super) fn prepare(kind: Kind, mut listeners: Listeners) -> Result<Start, Fai
     };
     let http = take(HTTP).map_err(usage)?;
     let https = take(HTTPS).map_err(usage)?;
-    let own = match kind {
-        Kind::Main => CONTROL,
-        Kind::Helper => HANDOVER,
-    };
-    let own = listeners.take_unix(own).map_err(usage)?;
     listeners.finish().map_err(usage)?;
     let is_open = !http.is_empty() || !https.is_empty();
     if !is_open {
         let problem = format!("no socket named {} or {} was passed", HTTP[0], HTTPS[0]);
-        if kind == Kind::Helper {
-            return Err((Exit::Usage, problem));
-        }
         // Somebody else has the ports. Deployments need the rest of it: new instances are checked, and
         // routes are ready when the ports are free.
         tracing::warn!("{problem}: nobody is served until it is restarted with one");
@@ -139,15 +147,16 @@ pub(super) fn prepare(kind: Kind, mut listeners: Listeners) -> Result<Start, Fai
     }
     let mut settings = found.settings;
     settings.limits.connections = settings.limits.connections.min(room_for_connections());
-    let duty = match kind {
-        Kind::Main => Duty::Main {
+    let duty = match caller {
+        None => Duty::Main {
             control: own,
             // Nobody would start it, or it would have nothing to serve on.
             helper: (is_open && !settings.standalone)
                 .then(|| Helper::new(&settings.handover_socket)),
         },
-        Kind::Helper => Duty::Helper {
+        Some(caller) => Duty::Helper {
             listener: own,
+            caller,
             turn: turn(&state)?,
         },
     };

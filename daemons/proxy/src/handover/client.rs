@@ -1,6 +1,7 @@
 //! The main process's side: it asks the helper to stay, and later to leave.
 
 use super::line::Line;
+use super::sockets::Sockets;
 use super::{Answer, Word};
 use crate::engine::Engine;
 use std::io;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use temps_ipc::id::InstanceId;
 use temps_ipc::rpc::Drain;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a helper may take to start. A machine that needs longer has other worries, and the
@@ -59,17 +61,17 @@ impl Helper {
         }
     }
 
-    /// Has a helper serve. One that is just leaving is waited for, at most `patience`: the next can
-    /// only be started after its end.
+    /// Has a helper serve, on `sockets` if it is to be started. One that is just leaving is waited
+    /// for, at most `patience`: the next can only be started after its end.
     ///
     /// # Errors
     /// If there is none to be had; the restart goes on without.
-    pub async fn summon(&self, patience: Duration) -> Result<Hold, NoHelper> {
+    pub async fn summon(&self, patience: Duration, sockets: &Sockets) -> Result<Hold, NoHelper> {
         let deadline = Instant::now() + patience;
         let mut ended = 0;
         loop {
             let mut line = Line::connect(&self.socket).await?;
-            match ask(&mut line, &Word::Stay, START).await {
+            match call(&mut line, sockets).await {
                 Ok(Answer::Serving) => return Ok(Hold(line)),
                 Ok(Answer::Leaving) => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -127,12 +129,25 @@ impl Hold {
     }
 }
 
+/// Asks one to stay that may have to be started by this, and then serves on `sockets`.
+async fn call(line: &mut Line, sockets: &Sockets) -> Result<Answer, NoHelper> {
+    let called = async {
+        line.pass(sockets).await?;
+        line.next().await
+    };
+    answer(timeout(START, called).await)
+}
+
 async fn ask(line: &mut Line, word: &Word, patience: Duration) -> Result<Answer, NoHelper> {
     let asked = async {
         line.send(&word.text()).await?;
         line.next().await
     };
-    let answer = match timeout(patience, asked).await {
+    answer(timeout(patience, asked).await)
+}
+
+fn answer(said: Result<io::Result<Option<String>>, Elapsed>) -> Result<Answer, NoHelper> {
+    let answer = match said {
         Err(_) => return Err(NoHelper::Silent),
         Ok(Ok(Some(answer))) => answer,
         // Ended in the moment in which it was called.

@@ -1,12 +1,13 @@
 //! Short lines over a Unix socket, each bounded.
 
+use super::sockets::Sockets;
 use std::io;
 use std::path::Path;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 
 /// Longer than any word or answer, shorter than anything that hurts.
-const MAX_LINE: u64 = 128;
+pub(super) const MAX_LINE: u64 = 128;
 
 /// One end of a connection.
 #[derive(Debug)]
@@ -23,6 +24,14 @@ impl Line {
 
     pub(super) async fn send(&mut self, text: &str) -> io::Result<()> {
         self.0.write_all(format!("{text}\n").as_bytes()).await
+    }
+
+    /// Says [`super::Word::Stay`], and passes `sockets` along.
+    pub(super) async fn pass(&mut self, sockets: &Sockets) -> io::Result<()> {
+        let stream = self.0.get_ref();
+        stream
+            .async_io(Interest::WRITABLE, || sockets.send(stream))
+            .await
     }
 
     /// The next line without its end; nothing at the end of the connection.

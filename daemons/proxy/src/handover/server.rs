@@ -4,7 +4,7 @@ use super::line::Line;
 use super::{ABANDONED, Answer, Word};
 use crate::engine::Engine;
 use std::io;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 use temps_unit::authz::Peer;
@@ -109,19 +109,29 @@ impl Desk {
         stage
     }
 
-    /// Answers until `over`.
+    /// Answers until `over`; first the one whose call has started us.
     ///
     /// # Errors
     /// Only if the listener itself is unusable.
     pub async fn answer(
         self: Arc<Self>,
         listener: UnixListener,
+        caller: Option<StdUnixStream>,
         mut alive: Ticker,
         over: CancellationToken,
     ) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
+        if let Some(caller) = caller {
+            caller.set_nonblocking(true)?;
+            let line = Line::new(UnixStream::from_std(caller)?);
+            let (desk, over) = (Arc::clone(&self), over.clone());
+            tokio::spawn(async move {
+                over.run_until_cancelled(desk.converse(line, Some(Word::Stay)))
+                    .await;
+            });
+        }
         loop {
             let accepted = tokio::select! {
                 () = over.cancelled() => return Ok(()),
@@ -136,7 +146,7 @@ impl Desk {
                     };
                     let (desk, over) = (Arc::clone(&self), over.clone());
                     tokio::spawn(async move {
-                        over.run_until_cancelled(desk.converse(stream)).await;
+                        over.run_until_cancelled(desk.greet(stream)).await;
                         drop(slot);
                     });
                 }
@@ -148,7 +158,7 @@ impl Desk {
         }
     }
 
-    async fn converse(&self, stream: UnixStream) {
+    async fn greet(&self, stream: UnixStream) {
         // The socket's mode says the same; but who is in doubt asks the kernel.
         let own = nix::unistd::geteuid().as_raw();
         if !Peer::of(&stream).is_ok_and(|peer| peer.uid == own || peer.uid == 0) {
@@ -158,8 +168,12 @@ impl Desk {
         let Ok(Ok(Some(first))) = timeout(FIRST_WORD, line.next()).await else {
             return;
         };
-        let (mut next, mut held) = (Some(first), None);
-        while let Some(word) = next.as_deref().and_then(Word::read) {
+        self.converse(line, Word::read(&first)).await;
+    }
+
+    async fn converse(&self, mut line: Line, mut next: Option<Word>) {
+        let mut held = None;
+        while let Some(word) = next {
             let answer = match word {
                 Word::Stay => {
                     held = held.or_else(|| self.hold());
@@ -174,7 +188,13 @@ impl Desk {
             if line.send(&answer.text()).await.is_err() {
                 return;
             }
-            next = line.next().await.ok().flatten();
+            next = line
+                .next()
+                .await
+                .ok()
+                .flatten()
+                .as_deref()
+                .and_then(Word::read);
         }
     }
 }
@@ -183,6 +203,7 @@ impl Desk {
 mod tests {
     use super::*;
     use crate::handover::client::{Helper, NoHelper};
+    use crate::handover::sockets::Sockets;
     use crate::store::Store;
     use temps_unit::watchdog::Watchdog;
     use tokio::time::Instant;
@@ -194,6 +215,11 @@ mod tests {
         _dir: tempfile::TempDir,
     }
 
+    fn sockets() -> Sockets {
+        let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Sockets::of(&[http], &[]).unwrap()
+    }
+
     fn bench() -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("handover.sock");
@@ -201,7 +227,7 @@ mod tests {
         let desk = Arc::new(Desk::new(Arc::new(Engine::new(Store::new(dir.path())))));
         let over = CancellationToken::new();
         let alive = Watchdog::new(None).register("handover").ticker();
-        tokio::spawn(Arc::clone(&desk).answer(listener, alive, over.clone()));
+        tokio::spawn(Arc::clone(&desk).answer(listener, None, alive, over.clone()));
         Bench {
             desk,
             helper: Helper::new(socket),
@@ -213,7 +239,11 @@ mod tests {
     #[tokio::test]
     async fn it_stays_while_it_is_held_and_leaves_when_it_is_told() {
         let bench = bench();
-        let hold = bench.helper.summon(Duration::from_secs(5)).await.unwrap();
+        let hold = bench
+            .helper
+            .summon(Duration::from_secs(5), &sockets())
+            .await
+            .unwrap();
         let dismissed = tokio::spawn({
             let desk = Arc::clone(&bench.desk);
             async move { desk.dismissed().await }
@@ -249,7 +279,10 @@ mod tests {
     async fn one_that_is_stopped_serves_nobody_any_more() {
         let bench = bench();
         bench.desk.stopping();
-        let refused = bench.helper.summon(Duration::from_secs(5)).await;
+        let refused = bench
+            .helper
+            .summon(Duration::from_secs(5), &sockets())
+            .await;
         let why = refused.unwrap_err();
         assert!(matches!(why, NoHelper::Stopping), "{why}");
         assert!(bench.helper.meet().await.is_none());
@@ -259,8 +292,8 @@ mod tests {
     async fn who_was_promised_that_it_stays_is_not_left_by_anothers_leave() {
         let bench = bench();
         let patience = Duration::from_secs(5);
-        let first = bench.helper.summon(patience).await.unwrap();
-        let second = bench.helper.summon(patience).await.unwrap();
+        let first = bench.helper.summon(patience, &sockets()).await.unwrap();
+        let second = bench.helper.summon(patience, &sockets()).await.unwrap();
         first.release().await;
         assert!(bench.desk.hold().is_some(), "it serves");
         drop(second);
@@ -269,7 +302,12 @@ mod tests {
     #[tokio::test]
     async fn no_helper_is_no_reason_to_wait() {
         let missing = Helper::new("/no/such/socket");
-        assert!(missing.summon(Duration::from_secs(60)).await.is_err());
+        assert!(
+            missing
+                .summon(Duration::from_secs(60), &sockets())
+                .await
+                .is_err()
+        );
         assert!(missing.meet().await.is_none());
     }
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use temps_proxy::config::Settings;
-use temps_proxy::daemon::{self, Duty, Start};
+use temps_proxy::daemon::{self, Duty, HTTP, HTTPS, Start};
+use temps_proxy::handover::sockets;
 use temps_proxy::store::Store;
 use temps_unit::exit::Exit;
 use tokio::task::JoinHandle;
@@ -106,14 +107,18 @@ async fn called(sockets: &Sockets) {
 
 /// A helper from its start to its end.
 async fn helper(sockets: &Sockets, settings: Settings, state: &Path) -> Exit {
-    let copy = sockets.copy();
+    let listener = sockets.handover.try_clone().unwrap();
+    let called = tokio::task::spawn_blocking(move || (sockets::receive(&listener), listener));
+    let (passed, listener) = called.await.unwrap();
+    let (mut passed, caller) = passed.unwrap();
     let store = Store::new(state);
     let turn = tokio::task::spawn_blocking(move || store.turn());
     let start = Start {
-        http: vec![copy.http],
-        https: vec![copy.https],
+        http: vec![passed.take_tcp(HTTP[0]).unwrap()],
+        https: vec![passed.take_tcp(HTTPS[0]).unwrap()],
         duty: Duty::Helper {
-            listener: copy.handover,
+            listener,
+            caller,
             turn: Arc::new(turn.await.unwrap().unwrap()),
         },
         settings,
