@@ -4,6 +4,9 @@
 //! what is shown, and adds, changes and removes objects. It runs after each change in the engine, and
 //! before a method names an object in its answer. Signals of what happened follow the properties that
 //! they are about.
+//!
+//! An instance that dies changes nothing that is written, until the proxy finds it out: so the runtimes
+//! are asked again from time to time ([`LOOK`]), as long as deployd runs for another reason.
 
 use super::ROOT;
 use super::app::{self, App};
@@ -16,13 +19,13 @@ use futures::stream::{self, StreamExt as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use temps_ipc::types::{AppName, Phase, Timestamp};
+use temps_ipc::types::{AppName, DeploymentView, Phase, Timestamp};
 use temps_ipc::{Code, Fault};
 use temps_unit::bus::update;
 use temps_unit::idle::Idle;
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, warn};
 use zbus::Connection;
 use zbus::object_server::SignalEmitter;
@@ -30,6 +33,10 @@ use zbus::object_server::SignalEmitter;
 /// How long changes are gathered before they are shown, together: a deployment passes several phases
 /// within a moment.
 const GATHERED: Duration = Duration::from_millis(50);
+
+/// How often the runtimes are asked whether every instance still runs: before the proxy has found out
+/// (three checks of five seconds), and seldom enough for a hundred apps.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Apps whose runtime is asked at a time.
 const AT_ONCE: usize = 16;
@@ -119,17 +126,23 @@ impl Board {
         // What changed between the registration and now.
         changes.mark_changed();
         let mut happened = Vec::new();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let again = tokio::select! {
                 // The engine lives as long as we hold it, so neither channel is ever closed.
-                _ = changes.changed() => {}
-                one = news.recv() => match one {
-                    Ok(one) => happened.push(one),
-                    Err(RecvError::Lagged(missed)) => debug!(missed, "the bus was too slow for some news"),
-                    Err(RecvError::Closed) => std::future::pending().await,
-                },
-                () = self.ended.notified() => {}
-            }
+                _ = changes.changed() => false,
+                one = news.recv() => {
+                    match one {
+                        Ok(one) => happened.push(one),
+                        Err(RecvError::Lagged(missed)) => debug!(missed, "the bus was too slow for some news"),
+                        Err(RecvError::Closed) => std::future::pending().await,
+                    }
+                    false
+                }
+                () = self.ended.notified() => false,
+                _ = look.tick() => true,
+            };
             sleep(GATHERED).await;
             loop {
                 match news.try_recv() {
@@ -141,13 +154,13 @@ impl Board {
                 }
             }
             changes.mark_unchanged();
-            match self.refresh(connection).await {
+            match self.show(connection, again).await {
                 Ok(()) => {}
                 Err(BoardError::Bus(error)) => return error,
                 Err(error @ BoardError::Engine(_)) => warn!(%error, "the bus shows what was"),
             }
             for one in happened.drain(..) {
-                if let Err(error) = announce(connection, one).await {
+                if let Err(error) = self.announce(connection, one).await {
                     return error;
                 }
             }
@@ -156,9 +169,15 @@ impl Board {
 
     /// Makes the bus show what is.
     pub(super) async fn refresh(&self, connection: &Connection) -> Result<(), BoardError> {
+        self.show(connection, false).await
+    }
+
+    /// Makes the bus show what is; also of what is written as before, if it is to look `again`.
+    async fn show(&self, connection: &Connection, again: bool) -> Result<(), BoardError> {
         let mut shown = self.shown.lock().await;
         let records = self.engine.records().await?;
-        self.show_apps(connection, &mut shown, &records).await?;
+        self.show_apps(connection, &mut shown, &records, again)
+            .await?;
         self.show_jobs(connection, &mut shown, &records).await?;
         let (apps, (deployments, watching)) = self.engine.counts().await?;
         let counts = Counts {
@@ -178,6 +197,7 @@ impl Board {
         connection: &Connection,
         shown: &mut Shown,
         records: &[Record],
+        again: bool,
     ) -> Result<(), BoardError> {
         let server = connection.object_server();
         let names: BTreeSet<&AppName> = records.iter().map(|record| &record.app.name).collect();
@@ -191,7 +211,10 @@ impl Board {
             shown.apps.remove(&name);
             server.remove::<App, _>(app::path(&name)).await?;
         }
-        let differs = |record: &&Record| shown.apps.get(&record.app.name) != Some(*record);
+        let differs = |record: &&Record| {
+            let is_running = !record.app.instances.is_empty();
+            again && is_running || shown.apps.get(&record.app.name) != Some(*record)
+        };
         let changed: Vec<(Record, app::Shape)> =
             stream::iter(records.iter().filter(differs).cloned())
                 .map(|record| async move {
@@ -283,7 +306,11 @@ impl Board {
         let Ok(id) = id.parse() else {
             return End::of(None);
         };
-        End::of(self.engine.deployment(id, 0, Duration::ZERO).await.ok())
+        let mut ended = self.engine.deployment(id, 0, Duration::ZERO).await.ok();
+        if let Some(deployment) = &mut ended {
+            self.make_public(deployment).await;
+        }
+        End::of(ended)
     }
 
     /// Adds the operations under way to `jobs`; gives those that have ended.
@@ -347,10 +374,29 @@ impl Board {
         }
         self.ended.notify_one();
     }
-}
 
-/// Emits the signal for what happened, if there is one.
-async fn announce(connection: &Connection, news: News) -> zbus::Result<()> {
-    let root = SignalEmitter::new(connection, ROOT)?;
-    manager::announce(&root, news).await
+    /// Emits the signal for what happened, if there is one.
+    async fn announce(&self, connection: &Connection, mut news: News) -> zbus::Result<()> {
+        if let News::Deployment(deployment) = &mut news {
+            self.make_public(deployment).await;
+        }
+        let root = SignalEmitter::new(connection, ROOT)?;
+        manager::announce(&root, news).await
+    }
+
+    /// Leaves nothing in a deployment's reason that a build printed: every local user hears it. Of
+    /// what comes after the build the reasons are in our own words.
+    async fn make_public(&self, deployment: &mut DeploymentView) {
+        if deployment.reason.is_empty() {
+            return;
+        }
+        // Whose release is gone was refused long ago.
+        let built = self.engine.is_built(&deployment.release).await;
+        if !built.unwrap_or(false) {
+            deployment.reason = format!(
+                "it could not be built; `temps app show {}` says why",
+                deployment.app
+            );
+        }
+    }
 }

@@ -167,6 +167,8 @@ impl Engine {
                     paused.remove(&app);
                 }
             }
+            // Nothing may have come of it: then it is the pause's end that is seen.
+            engine.changed();
             drop(busy);
         });
     }

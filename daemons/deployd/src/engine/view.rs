@@ -136,6 +136,16 @@ impl Engine {
         Ok(rows.into_iter().map(record).collect())
     }
 
+    /// Whether the release was ever built, whatever became of it then.
+    ///
+    /// # Errors
+    /// When there is none, or the database fails.
+    pub async fn is_built(&self, id: &ReleaseId) -> Result<bool, Fault> {
+        let id = id.clone();
+        let release = self.store.read(move |db| release::get(db, &id)).await?;
+        Ok(release.runtime.is_some())
+    }
+
     async fn view_app(&self, facts: Facts) -> AppView {
         let down =
             futures::future::join_all(facts.serving.iter().map(|instance| self.is_gone(instance)))

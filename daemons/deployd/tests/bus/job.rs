@@ -64,6 +64,38 @@ async fn a_refused_release_is_told_with_its_reason() {
     case.end().await;
 }
 
+/// Every local user hears why.
+#[tokio::test]
+async fn what_a_build_printed_is_told_to_nobody() {
+    let case = on_the_bus().await;
+    let mut signals = case.signals().await;
+    // So that it waits for a moment, and is a job.
+    case.queue("slow-build:400").await;
+    case.queue("build-fails").await;
+    let mut told = BTreeSet::new();
+    while told.len() < 2 {
+        let message = signals.next().await;
+        let (header, body) = (message.header(), message.body());
+        let member = header.member().unwrap().to_string();
+        let why = match member.as_str() {
+            "ReleaseRefused" => body.deserialize::<(String, String, String)>().unwrap().2,
+            "JobRemoved" => {
+                let (_, result, why): (zbus::OwnedObjectPath, String, String) =
+                    body.deserialize().unwrap();
+                if result != "refused" {
+                    continue;
+                }
+                why
+            }
+            _ => continue,
+        };
+        assert!(why.contains("could not be built"), "{why}");
+        assert!(!why.contains("no such thing"), "{why}");
+        told.insert(member);
+    }
+    case.end().await;
+}
+
 #[tokio::test]
 async fn a_bad_release_is_told_to_have_been_rolled_back() {
     let case = on_the_bus().await;

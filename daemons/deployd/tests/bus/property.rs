@@ -89,6 +89,20 @@ async fn a_change_is_told_with_its_value() {
 }
 
 #[tokio::test]
+async fn an_instance_that_dies_unnoticed_is_shown_to_be_down() {
+    let case = on_the_bus().await;
+    case.deploy_confirmed("healthy").await;
+    case.until_app(App::STATE, "live").await;
+    // Everything that is written is shown.
+    while case.root::<u32>("Watching").await > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    case.kill_instances();
+    case.until_app(App::STATE, "down").await;
+    case.end().await;
+}
+
+#[tokio::test]
 async fn no_variable_is_ever_shown() {
     let case = on_the_bus().await;
     let variable = temps_ipc::types::EnvVar {

@@ -84,6 +84,19 @@ impl Case {
         view.release.to_string()
     }
 
+    /// Deploys, and waits for the end of the watch window: nobody looks at its instance then.
+    pub async fn deploy_confirmed(&self, behaviour: &str) {
+        let mut request = self.running.request(behaviour);
+        request.watch_ms = Some(1);
+        let queued = self.engine().deploy(request, 0).await.unwrap();
+        self.running.until(queued, Phase::Confirmed).await;
+    }
+
+    /// Everything that runs dies.
+    pub fn kill_instances(&self) {
+        self.host.kill_instances();
+    }
+
     /// Begins a deployment; its job, once that is shown.
     pub async fn queue(&self, behaviour: &str) -> String {
         let view = self.running.queue(behaviour).await;
