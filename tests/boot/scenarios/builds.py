@@ -12,6 +12,8 @@ from installed import Skipped, file, get, kill, main_pid, run, say, show, temps,
 DEPLOYD = "temps-deployd.service"
 STATE = Path("/var/lib/temps/deployd")
 CACHE = Path("/var/cache/private/temps-builds")
+# Who owns a dynamic user's directories where systemd maps their owners.
+NOBODY = 65534
 WEB = "web: exec python3 -m http.server $PORT\n"
 
 # Says STOLEN for whatever it should not have got.
@@ -87,11 +89,17 @@ def a_build_has_limits_and_a_sandbox():
             "NoNewPrivileges": "yes",
             "CapabilityBoundingSet": "",
             "RootDirectory": "/run/temps/job-root",
+            "CacheDirectoryMode": "0777",
             "OOMPolicy": "kill",
             "BindsTo": DEPLOYD,
         }
         assert {name: show(unit, name) for name in wanted} == wanted
         assert "169.254.169.254" in show(unit, "IPAddressDeny")
+        # Nobody else gets to its directories, whatever their modes are.
+        assert CACHE.parent.stat().st_mode & 0o7777 == 0o700
+        assert "Permission denied" in run("ls", str(CACHE), user="bob", fails=True)
+        owner = (CACHE / "limited/home").stat().st_uid
+        say(f"the directories of builds belong to {'nobody, mapped' if owner == NOBODY else owner}")
         say(run("systemd-analyze", "security", "--no-pager", unit).strip().splitlines()[-1].removeprefix("→ "))
 
 
@@ -126,6 +134,31 @@ def a_build_that_takes_too_long_or_never_stops_talking_is_ended():
     say(f"{size >> 20} MiB of build logs")
     assert size < 40 << 20
     _nothing_is_left()
+
+
+def a_build_that_fills_the_disk_is_ended_before_others_suffer():
+    with _small_disk():
+        _source("filling", {"Procfile": f"build: head -c 1G /dev/zero > fill; sleep 3005\n{WEB}"})
+        said = temps("deploy", "filling", "--source", "/srv/sources/filling", fails=True)
+        say(next(line for line in said.splitlines() if "are free" in line).strip())
+        assert "are free on the file system of /var/cache" in said and "free some space" in said, said
+        assert not _processes("sleep 3005")
+        _nothing_is_left()
+        assert not list(Path("/var/cache").rglob("fill"))
+
+
+def one_that_fails_at_once_because_the_disk_is_full_is_told_so():
+    with _small_disk():
+        # Quicker than anybody looks.
+        _source("quick", {"Procfile": f"build: head -c 1G /dev/zero > fill\n{WEB}"})
+        said = temps("deploy", "quick", "--source", "/srv/sources/quick", fails=True)
+        assert "are free on the file system of /var/cache" in said and "free some space" in said, said
+        assert "No space left on device" in temps("logs", "quick", "--build")
+        # What it took is free again.
+        _source("quick", {"Procfile": f"build: echo small > index.html\n{WEB}"})
+        temps("deploy", "quick", "--source", "/srv/sources/quick")
+        assert get("quick.localhost") == (200, "small\n")
+        _nothing_is_left()
 
 
 def a_repository_is_fetched_and_built():
@@ -168,6 +201,18 @@ def _building(app: str, build: str):
         deploying.wait(30)
     _nothing_is_left()
     assert not list(CACHE.glob(f"{app}/*/*"))
+
+
+@contextlib.contextmanager
+def _small_disk():
+    """A disk of their own for builds, which is soon full."""
+    run("mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs", "/var/cache")
+    try:
+        run("systemctl", "restart", DEPLOYD)
+        yield
+    finally:
+        run("umount", "--lazy", "/var/cache")
+        run("systemctl", "restart", DEPLOYD)
 
 
 def _jobs(kind: str = "") -> list[str]:

@@ -49,6 +49,9 @@ use workshop::{Workshop, source};
 /// How much larger than a source its build may make it: a large `node_modules` has 200,000 files.
 const BUILT: u64 = 2;
 
+/// Where the units of builds have their directories.
+const CACHES: &str = "/var/cache";
+
 /// What the builder may do and use.
 #[derive(Debug, Clone)]
 pub struct BuildSettings {
@@ -73,7 +76,7 @@ pub struct BuildSettings {
 impl BuildSettings {
     /// What a job may fill: the disk of the release, and that of what builds keep.
     fn watched(&self, directory: &Path) -> Vec<PathBuf> {
-        vec![directory.to_owned(), PathBuf::from("/var/cache")]
+        vec![directory.to_owned(), PathBuf::from(CACHES)]
     }
 
     /// What a source may have become by its build command, which adds what it depends on.

@@ -18,6 +18,7 @@ mod fetch;
 pub(super) mod frame;
 mod unpack;
 
+use super::{CACHES, space};
 use crate::archive::{Limits, Links};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,7 +26,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
+use temps_ipc::Fault;
 use temps_unit::Applet;
 
 /// The program that does the work of builds.
@@ -68,10 +71,24 @@ pub(super) struct BuildRequest {
 }
 
 /// How the command ended.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ended {
+    /// Too little was left on the disk when it had failed, so that is why. Only the job can tell: the
+    /// disk is emptied when the unit has ended.
+    pub(super) full: Option<Fault>,
     pub(super) status: Option<i32>,
     pub(super) signal: Option<i32>,
+}
+
+impl Ended {
+    /// The command was not even started.
+    fn without_room(full: Fault) -> Self {
+        Self {
+            full: Some(full),
+            status: None,
+            signal: None,
+        }
+    }
 }
 
 impl UnpackRequest {
@@ -135,6 +152,11 @@ fn run(arguments: Vec<OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether there is room where the job works.
+fn room() -> Result<(), Fault> {
+    space::check_as(Path::new("."), Path::new(CACHES))
 }
 
 /// Standard input as the socket it is, and nothing in its place: what is started from here on has no

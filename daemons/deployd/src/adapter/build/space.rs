@@ -29,9 +29,12 @@ pub(super) async fn exhausted(directories: Vec<PathBuf>) -> Fault {
 
 /// Refuses if too little is left where `directory` is or will be.
 pub(super) fn check(directory: &Path) -> Result<(), Fault> {
-    let Some(existing) = directory.ancestors().find(|ancestor| ancestor.exists()) else {
-        return Ok(());
-    };
+    let existing = directory.ancestors().find(|ancestor| ancestor.exists());
+    existing.map_or(Ok(()), |existing| check_as(existing, existing))
+}
+
+/// Refuses if too little is left at `existing`, which has the name `shown` for people.
+pub(super) fn check_as(existing: &Path, shown: &Path) -> Result<(), Fault> {
     let Ok(found) = statvfs(existing) else {
         // Writing will tell.
         return Ok(());
@@ -45,11 +48,7 @@ pub(super) fn check(directory: &Path) -> Result<(), Fault> {
         u64::from(found.blocks_available()),
         u64::from(found.blocks()),
     );
-    judge(
-        free.saturating_mul(unit),
-        all.saturating_mul(unit),
-        existing,
-    )
+    judge(free.saturating_mul(unit), all.saturating_mul(unit), shown)
 }
 
 fn judge(free: u64, all: u64, place: &Path) -> Result<(), Fault> {

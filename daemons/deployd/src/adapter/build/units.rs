@@ -301,9 +301,14 @@ impl Workshop for Units {
         let talk = move |socket: &mut UnixStream| {
             frame::write(socket, &request)?;
             drop(request);
-            pack(&root, BufWriter::new(&*socket))?;
-            socket.shutdown(Shutdown::Write)?;
-            let ended = frame::read::<Ended>(socket)?;
+            let handed = pack(&root, BufWriter::new(&*socket))
+                .and_then(|()| socket.shutdown(Shutdown::Write));
+            // Who did not take all of it may have said why.
+            let ended = match (handed, frame::read::<Ended>(socket)) {
+                (Ok(()), Ok(ended)) => ended,
+                (Err(_), Ok(ended)) if ended.full.is_some() => ended,
+                (Err(error), _) | (Ok(()), Err(error)) => return Err(error),
+            };
             Ok(Ok(match ended.status {
                 Some(0) => Ok(()),
                 _ => Err(ended),
@@ -316,11 +321,10 @@ impl Workshop for Units {
         let made = self.make(job, unit, request, log, talk).await;
         match made {
             Ok(Made::Whole(())) => self.replace(job, "build").await,
-            Ok(Made::Not(ended, tail)) => Err(command::failed(
-                command,
-                &command::how(ended.status, ended.signal),
-                &tail,
-            )),
+            Ok(Made::Not(ended, tail)) => Err(match ended.full {
+                Some(full) => cleaned_fault(full),
+                None => command::failed(command, &command::how(ended.status, ended.signal), &tail),
+            }),
             Err(fault) => {
                 say(log, "the build was stopped");
                 Err(fault)
@@ -385,14 +389,16 @@ fn open_to_readers(directory: &Path) -> Result<(), Fault> {
 
 /// What a job says, which may be in the hands of a stranger, as text for people.
 fn cleaned<T>(said: Result<T, Fault>) -> Result<T, Fault> {
-    said.map_err(|fault| {
-        // What only we can know it cannot say.
-        let code = match fault.code {
-            Code::Invalid | Code::Unavailable | Code::NoSpace => fault.code,
-            _ => Code::Internal,
-        };
-        Fault::new(code, clean_text(&fault.what)).hint(clean_text(&fault.hint))
-    })
+    said.map_err(cleaned_fault)
+}
+
+fn cleaned_fault(fault: Fault) -> Fault {
+    // What only we can know it cannot say.
+    let code = match fault.code {
+        Code::Invalid | Code::Unavailable | Code::NoSpace => fault.code,
+        _ => Code::Internal,
+    };
+    Fault::new(code, clean_text(&fault.what)).hint(clean_text(&fault.hint))
 }
 
 fn clean_text(text: &str) -> String {

@@ -1,6 +1,6 @@
 //! Runs a source's own build command, and hands on what it made as an archive.
 
-use super::{BuildRequest, Ended, frame};
+use super::{BuildRequest, Ended, frame, room};
 use crate::adapter::build::command::PATH;
 use crate::adapter::build::here::SHELL;
 use crate::archive::pack::pack;
@@ -18,8 +18,12 @@ pub(super) fn run(mut socket: UnixStream) -> io::Result<()> {
     let request: BuildRequest = frame::read(&mut socket)?;
     let here = Path::new(".");
     let go = AtomicBool::new(false);
-    archive::unpack(&socket, here, request.limits, Links::Within, &go)
-        .map_err(|error| io::Error::other(error.to_string()))?;
+    if let Err(error) = archive::unpack(&socket, here, request.limits, Links::Within, &go) {
+        return match room() {
+            Ok(()) => Err(io::Error::other(error.to_string())),
+            Err(full) => frame::write(&mut socket, &Ended::without_room(full)),
+        };
+    }
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", SHELL, "sh", &request.command])
@@ -35,6 +39,7 @@ pub(super) fn run(mut socket: UnixStream) -> io::Result<()> {
     let status = command.envs(&request.env).status()?;
     drop(request);
     let ended = Ended {
+        full: (!status.success()).then(room).and_then(Result::err),
         status: status.code(),
         signal: status.signal(),
     };

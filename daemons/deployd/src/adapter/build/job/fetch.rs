@@ -1,6 +1,6 @@
 //! Fetches from git, and hands on what was fetched as an archive.
 
-use super::{FetchRequest, Fetched, frame};
+use super::{FetchRequest, Fetched, frame, room};
 use crate::adapter::build::git;
 use crate::adapter::build::output::Log;
 use crate::archive::pack::pack;
@@ -48,6 +48,10 @@ pub(super) fn run(mut socket: UnixStream) -> io::Result<()> {
             frame::write(&mut socket, &Ok::<_, Fault>(Fetched { source }))?;
             pack(&checkout.root, BufWriter::new(socket))
         }
-        Err(fault) => frame::write(&mut socket, &Err::<Fetched, _>(fault)),
+        // git says it too, but not what to do.
+        Err(fault) => frame::write(
+            &mut socket,
+            &Err::<Fetched, _>(room().err().unwrap_or(fault)),
+        ),
     }
 }

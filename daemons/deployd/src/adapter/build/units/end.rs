@@ -56,6 +56,11 @@ impl End {
                 "the service manager cannot set up the {what} (status {status})"
             ))
             .hint("`journalctl -u 'temps-job-*'` says why"),
+            // The program itself has not run: what comes before it has failed.
+            "exit-code" if status == 0 => Fault::internal(format!(
+                "the service manager cannot prepare the directories of the {what}"
+            ))
+            .hint("`journalctl -u 'temps-job-*'` says why"),
             "exit-code" => Fault::internal(format!("the {what} ended with status {status}"))
                 .hint("the build log says why (`temps logs APP --build`)"),
             "signal" | "core-dump" => {
@@ -107,6 +112,12 @@ mod tests {
             ("oom-kill", 9, "it used more than 2 GiB", "build-memory"),
             ("timeout", 15, "it took more than 60 s", "build-timeout"),
             ("exit-code", 226, "cannot set up the build", "journalctl"),
+            (
+                "exit-code",
+                0,
+                "cannot prepare the directories",
+                "journalctl",
+            ),
             ("exit-code", 1, "ended with status 1", "build log"),
             ("signal", 9, "killed by signal 9", "again"),
             ("start-limit-hit", 0, "start-limit-hit", "journalctl"),

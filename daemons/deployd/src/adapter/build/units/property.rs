@@ -46,6 +46,13 @@ const METADATA_6: [u8; 16] = [0xfd, 0, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2,
 /// Largest file, in bytes: what all files together may have.
 const FILE: u64 = 8 << 30;
 
+/// The mode of a stranger's directories. Others have no way to them: `/var/cache/private` is root's
+/// alone, and no job sees those of another. The stranger itself may need it: where the file system allows
+/// it, systemd 257 lets such directories belong to `nobody` and maps that to the user of the unit in its
+/// own mounts of them, but not in ours at [`WORK`]. So what is made there belongs on the disk to the
+/// stranger, and is removed by that path.
+const CACHE_MODE: u32 = 0o777;
+
 /// No answer in time is the end: SIGKILL at once, since nothing that it could save is kept. What is
 /// left of this time is for emptying its directories.
 const STOP: u64 = 60_000_000;
@@ -144,6 +151,16 @@ fn sandbox(unit: &Unit) -> Properties {
         ("PrivateMounts", Variant::from(true)),
         ("PrivateIPC", Variant::from(true)),
         ("DevicePolicy", text("closed")),
+        // The machine's terminals, of which there are 4096 in all; `+`: as the job sees it.
+        ("InaccessiblePaths", texts(&["-+/dev/pts"])),
+        // Everybody's on the machine.
+        (
+            "TemporaryFileSystem",
+            Variant::from(vec![(
+                "/dev/shm".to_owned(),
+                "nosuid,nodev,mode=1777".to_owned(),
+            )]),
+        ),
         ("ProtectClock", Variant::from(true)),
         ("ProtectControlGroups", Variant::from(true)),
         ("ProtectHostname", Variant::from(true)),
@@ -212,7 +229,7 @@ fn places(unit: &Unit) -> Properties {
         } => {
             readable.extend(SYSTEM.iter().map(|path| bind_if_there(path)));
             let inside = |cache: &str| format!("/var/cache/{cache}");
-            let passing = [inside(work), inside(temporary)];
+            let passing = [WORK.to_owned(), inside(temporary)];
             let mut caches = vec![work.clone(), temporary.clone()];
             caches.extend(home.clone());
             let mut after = vec![exec(emptying(0, &passing), true)];
@@ -230,7 +247,7 @@ fn places(unit: &Unit) -> Properties {
                 ("DynamicUser", Variant::from(true)),
                 ("User", text(&**user)),
                 ("CacheDirectory", Variant::from(caches)),
-                ("CacheDirectoryMode", Variant::from(0o700_u32)),
+                ("CacheDirectoryMode", Variant::from(CACHE_MODE)),
                 ("Environment", Variant::from(environment)),
                 (
                     "ExecStartPre",

@@ -30,9 +30,12 @@ const UNPACK_TIME: Duration = Duration::from_secs(15 * 60);
 const HOME_KIB: u32 = 2 << 20;
 
 /// Empties directories, whatever a build made of their modes. The first argument are KiB that may stay;
-/// then come the directories. `find` follows no link and has no limit of depth.
-const EMPTY: &str = "keep=$1; shift; for d; do [ \"$(du -sk \"$d\" | cut -f1)\" -le \"$keep\" ] && continue; \
-     chmod -R u+rwX \"$d\"; find \"$d\" -mindepth 1 -delete; done";
+/// then come the directories, which may be somebody else's. `find` follows no link and has no limit of
+/// depth.
+const EMPTY: &str = "keep=$1; shift; for d; do \
+     [ \"$keep\" -gt 0 ] && [ \"$(du -sk \"$d\" | cut -f1)\" -le \"$keep\" ] && continue; \
+     find \"$d\" -mindepth 1 -maxdepth 1 ! -type l -exec chmod -R u+rwX {} +; \
+     find \"$d\" -mindepth 1 -delete; done";
 
 /// What a unit may use.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +62,7 @@ pub enum Identity {
         directory: PathBuf,
     },
     /// A user that exists only as long as the unit runs, with directories of its own below `/var/cache`
-    /// (`CacheDirectory=`), which are readable by nobody else.
+    /// (`CacheDirectory=`), which nobody else gets to.
     Stranger {
         /// The user's name.
         user: String,
@@ -179,21 +182,17 @@ pub(super) fn forget(settings: &BuildSettings, app: &AppName) -> Unit {
         name: format!("temps-job-forget-{app}.service"),
         description: format!("Temps: removes what builds of {app} kept"),
         what: "forget",
-        command: vec!["/bin/true".to_owned()],
-        identity: match builder(app) {
-            Identity::Stranger {
-                user,
-                work,
-                temporary,
-                home,
-            } => Identity::Stranger {
-                user,
-                work: home.unwrap_or(work),
-                temporary,
-                home: None,
-            },
-            owner @ Identity::Owner { .. } => owner,
-        },
+        // What passes is emptied around it anyway.
+        command: [
+            "/bin/sh",
+            "-c",
+            &format!("set -- \"$1\" \"$HOME\"; {EMPTY}"),
+            "sh",
+            "0",
+        ]
+        .map(str::to_owned)
+        .into(),
+        identity: builder(app),
         network: false,
         generates_code: false,
         readable: None,
