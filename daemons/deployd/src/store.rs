@@ -10,116 +10,20 @@ pub mod app;
 pub mod audit;
 pub mod copy;
 pub mod deployment;
+mod error;
 pub mod instance;
 pub mod release;
 pub mod schema;
 pub mod seal;
 
+pub use error::{RowError, StoreError};
+
 use crate::reserve::Reserve;
 use rusqlite::{Connection, OpenFlags};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
-use temps_ipc::{Code, Fault};
 use tokio_util::sync::CancellationToken;
-
-/// Why the store could not do what it was asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// SQLite's own error.
-    #[error("the database {path} cannot be used: {source}")]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: rusqlite::Error,
-    },
-    /// A file of it cannot be used.
-    #[error("{path} cannot be used: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The file is a database, and broken.
-    #[error("the database {path} is damaged: {found}")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite's check says first.
-        found: String,
-    },
-    /// Written by a newer version.
-    #[error("the database has schema {found}, this version knows {known}")]
-    Newer {
-        /// What the file says.
-        found: i64,
-        /// What this build knows.
-        known: i64,
-    },
-    /// A row that this version cannot read.
-    #[error("a row of {table} cannot be read: {why}")]
-    Row {
-        /// The table.
-        table: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The thing named does not exist.
-    #[error("{0}")]
-    Missing(String),
-    /// A thing of this name exists already.
-    #[error("{0}")]
-    Exists(String),
-    /// Something else is under way that excludes this.
-    #[error("{0}")]
-    Busy(String),
-    /// The thread that used the database is gone.
-    #[error("the database thread ended")]
-    Ended,
-}
-
-impl StoreError {
-    /// Whether the file's bytes are damaged.
-    pub fn is_damage(&self) -> bool {
-        match self {
-            StoreError::Sqlite { source, .. } => matches!(
-                source.sqlite_error_code(),
-                Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
-            ),
-            StoreError::Damaged { .. } => true,
-            _ => false,
-        }
-    }
-
-    /// Whether this version can do nothing with what is stored.
-    fn is_unusable(&self) -> bool {
-        self.is_damage() || matches!(self, StoreError::Newer { .. } | StoreError::Row { .. })
-    }
-}
-
-impl From<StoreError> for Fault {
-    fn from(error: StoreError) -> Self {
-        let what = error.to_string();
-        match &error {
-            StoreError::Missing(_) => Fault::not_found(what).hint(
-                "`temps app list`, `temps release list APP` and `temps domain list APP` show what there is",
-            ),
-            StoreError::Exists(_) => Fault::new(Code::Exists, what),
-            StoreError::Busy(_) => Fault::new(Code::Busy, what).hint("try again when it has ended"),
-            StoreError::Sqlite { source, .. }
-                if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
-            {
-                Fault::new(Code::NoSpace, "the disk is full: nothing was changed")
-                    .hint("free some space, then try again; `temps doctor` shows what is left")
-            }
-            _ if error.is_unusable() => Fault::new(Code::Config, what)
-                .hint("routes keep being served; restore the state directory from a backup"),
-            _ => Fault::internal(what),
-        }
-    }
-}
 
 /// The open database. Cheap to clone.
 #[derive(Clone)]
@@ -251,24 +155,11 @@ impl Store {
     }
 
     fn name(&self, error: RowError) -> StoreError {
-        let error = self.named(error);
+        let error = error.of(&self.path);
         if error.is_damage() {
             self.damage.cancel();
         }
         error
-    }
-
-    fn named(&self, error: RowError) -> StoreError {
-        match error {
-            RowError::Sqlite(source) => StoreError::Sqlite {
-                path: self.path.to_path_buf(),
-                source,
-            },
-            RowError::Unreadable { table, why } => StoreError::Row { table, why },
-            RowError::Missing(what) => StoreError::Missing(what),
-            RowError::Exists(what) => StoreError::Exists(what),
-            RowError::Busy(what) => StoreError::Busy(what),
-        }
     }
 }
 
@@ -298,31 +189,6 @@ fn private(path: &Path) {
         .create_new(true)
         .mode(0o600)
         .open(path);
-}
-
-/// What can go wrong inside a transaction.
-#[derive(Debug, thiserror::Error)]
-pub enum RowError {
-    /// SQLite's own error.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// A row that this version cannot read.
-    #[error("a row of {table} cannot be read: {why}")]
-    Unreadable {
-        /// The table.
-        table: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The thing named does not exist.
-    #[error("{0}")]
-    Missing(String),
-    /// A thing of this name exists already.
-    #[error("{0}")]
-    Exists(String),
-    /// Something else is under way that excludes this.
-    #[error("{0}")]
-    Busy(String),
 }
 
 /// Reads a text column that holds a parsed type.
@@ -362,6 +228,7 @@ pub(crate) fn to_json<T: serde::Serialize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use temps_ipc::{Code, Fault};
 
     #[test]
     fn a_file_that_is_no_database_is_refused_as_corrupt() {
