@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::news::News;
+use super::routes::Publishing;
 use crate::event;
 use crate::store::app::{self, App};
 use crate::store::{StoreError, audit, deployment, instance, release};
@@ -18,6 +19,10 @@ const DRAIN_MS: i64 = 10_000;
 /// How long its worker may take to notice: a rollback that it has just begun goes to its end.
 const WORKER_END: Duration = Duration::from_secs(90);
 
+/// What becomes of an app whose removal is cut short.
+const LATER: &str =
+    "the app is not routed any more; the rest is removed by the next reconciliation";
+
 /// Pause between two looks at whether it has.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -32,6 +37,7 @@ impl Engine {
         let reserve = self.paths.removal_reserve();
         // Blocking work is not cancelled, so this only fails if it panics.
         let _ = tokio::task::spawn_blocking(move || reserve.spend_if_full()).await;
+        let turn = self.publishing().await;
         let app = self
             .store
             .write(move |tx| {
@@ -59,8 +65,24 @@ impl Engine {
         };
         // A worker in the watch window sees the mark and ends.
         self.changed();
+        Self::unrouted(turn, &app).await??;
         self.left_by_its_worker(&app.id).await?;
         self.finish_destroying(&app).await?
+    }
+
+    /// Gives the proxy the routes without those of an app that was marked, and the turn back. Inner: the
+    /// daemon stops.
+    async fn unrouted(turn: Publishing<'_>, app: &App) -> Result<Result<(), Fault>, StoreError> {
+        match turn.apply().await? {
+            Ok(true) => {}
+            Ok(false) => {
+                return Ok(Err(Fault::unavailable("temps-deployd stops").hint(LATER)));
+            }
+            Err(fault) => {
+                warn!(app = %app.name, %fault, "the proxy keeps the routes of a removed app");
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Waits until no worker can start an instance of the app any more.
@@ -83,16 +105,10 @@ impl Engine {
         &self,
         app: &App,
     ) -> Result<Result<(), Fault>, StoreError> {
-        let later =
-            "the app is not routed any more; the rest is removed by the next reconciliation";
-        match self.publish().await? {
-            Ok(true) => {}
-            Ok(false) => {
-                return Ok(Err(Fault::unavailable("temps-deployd stops").hint(later)));
-            }
-            Err(fault) => {
-                warn!(app = %app.name, %fault, "the proxy keeps the routes of a removed app")
-            }
+        // Again: its worker may have been in the middle of a switch.
+        let unrouted = Self::unrouted(self.publishing().await, app).await?;
+        if unrouted.is_err() {
+            return Ok(unrouted);
         }
         let until = Timestamp(Timestamp::now().0 + DRAIN_MS);
         let id = app.id.clone();
@@ -120,7 +136,7 @@ impl Engine {
             }
         }
         if let Err(fault) = self.remove_data(app).await? {
-            return Ok(Err(fault.hint(later)));
+            return Ok(Err(fault.hint(LATER)));
         }
         let id = app.id.clone();
         let left = self
@@ -137,7 +153,7 @@ impl Engine {
         if left > 0 {
             warn!(app = %app.name, left, "instances of a removed app cannot be stopped now");
             let what = format!("{left} instances of `{}` cannot be stopped now", app.name);
-            return Ok(Err(Fault::unavailable(what).hint(later)));
+            return Ok(Err(Fault::unavailable(what).hint(LATER)));
         }
         if let Err(fault) = self.builder.forget(&app.name).await {
             warn!(app = %app.name, %fault, "what builds of a removed app kept cannot be removed now");

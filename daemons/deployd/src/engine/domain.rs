@@ -4,9 +4,8 @@ use super::{Engine, routes};
 use crate::store::app::{self, App};
 use crate::store::{RowError, audit};
 use rusqlite::Connection;
+use temps_ipc::Fault;
 use temps_ipc::types::{Actor, AppName, Host};
-use temps_ipc::{Code, Fault};
-use tracing::warn;
 
 /// Most hosts of an app. Every host is a route, and all routes travel in one frame.
 const MAX_DOMAINS: usize = 100;
@@ -25,33 +24,23 @@ impl Engine {
     ) -> Result<(), Fault> {
         let base = self.settings.base_domain.clone();
         let turn = self.publishing().await;
-        let given = host.clone();
-        let (app, is_new) = self
+        let asked = (host.clone(), base.clone());
+        let app = self
             .store
             .change(move |tx| {
+                let (host, base) = asked;
                 let app = app::get(tx, &name)?;
-                let is_new = !routes::hosts(tx, &app, &base)?.contains(&host);
-                give(tx, &app, &host, &base)?;
+                routes::supposing(tx, || give(tx, &app, &host, &base))?;
                 audit::record(tx, uid, &actor, "domain add", name.as_str(), host.as_str())?;
-                Ok((app.id, is_new))
+                Ok(app)
             })
             .await?;
-        let published = told(turn.apply().await?);
-        if let Err(fault) = &published
-            && fault.code != Code::Unavailable
-            && is_new
-        {
-            // Otherwise every later snapshot would be refused for it, whosever it is.
-            self.store
-                .write(move |tx| app::remove_domain(tx, &app, &given))
-                .await?;
-            // What it wrote before it failed is not what it shall serve after its next start.
-            if let Err(fault) = turn.apply().await? {
-                warn!(%fault, "the proxy refused the routes before it, too");
-            }
-        }
+        let published = turn.offer(move |tx| give(tx, &app, &host, &base)).await?;
         self.changed();
-        published
+        if let Ok(false) = published {
+            return Err(Fault::unavailable("temps-deployd stops").hint("try again"));
+        }
+        published.map(drop)
     }
 
     /// Takes a host from the app.
@@ -72,6 +61,7 @@ impl Engine {
             ))
             .hint("only hosts that were added can be removed"));
         }
+        let turn = self.publishing().await;
         self.store
             .change(move |tx| {
                 let app = app::get(tx, &name)?;
@@ -91,7 +81,12 @@ impl Engine {
             })
             .await?;
         self.changed();
-        self.published().await
+        match turn.apply().await? {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Fault::unavailable("temps-deployd stops")
+                .hint("the change is recorded and takes effect with its next start")),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// The app's hosts, its own first.
@@ -108,21 +103,6 @@ impl Engine {
             })
             .await?;
         Ok(hosts)
-    }
-
-    /// Publishes for a caller that waits.
-    pub(super) async fn published(&self) -> Result<(), Fault> {
-        told(self.publish().await?)
-    }
-}
-
-/// What came of publishing, for a caller.
-fn told(published: Result<bool, Fault>) -> Result<(), Fault> {
-    match published {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Fault::unavailable("temps-deployd stops")
-            .hint("the change is recorded and takes effect with its next start")),
-        Err(fault) => Err(fault),
     }
 }
 

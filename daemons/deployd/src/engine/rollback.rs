@@ -3,7 +3,7 @@
 //! ```text
 //! choose (durable) -> instance of it: the old one if it still runs, else a new one -> healthy?
 //!   -> flip the database -> publish -> drain and stop the bad one -> RolledBack
-//! nothing to go back to, or it does not start -> Confirmed with the reason; the instance is
+//! nothing to go back to, it does not start, or the proxy refuses it -> Confirmed with the reason; the instance is
 //! replaced by a fresh one of the same release if it is down
 //! ```
 
@@ -64,19 +64,27 @@ impl Engine {
             let why = format!("going back to {} failed: {why}", fallback.id);
             return self.stay(app, deployment, &why).await;
         }
+        // Held until what the proxy refuses is taken back, so that nobody else is refused for it.
+        let turn = self.publishing().await;
         self.flip_back(app, deployment, &fallback, &instance)
             .await?;
         super::failpoint::hit(Phase::RollingBack.name(), "flipped").await;
-        match self.publish().await? {
-            Ok(true) => {}
+        match turn.apply().await? {
+            Ok(true) => drop(turn),
             Ok(false) => return Ok(Step::Paused),
             Err(fault) => {
                 warn!(app = %app.name, %fault, "the proxy refused the routes of a rollback");
-                deployment.reason = format!(
-                    "{}; the proxy refused the old routes: {}",
-                    deployment.reason,
+                self.flip_again(app, deployment, &instance).await?;
+                turn.put_back().await?;
+                drop(turn);
+                let until = Timestamp(Timestamp::now().0 + DRAIN_MS);
+                self.drained(&instance.id, until).await;
+                let why = format!(
+                    "going back to {} failed: the proxy refused its routes: {}",
+                    fallback.id,
                     explain(&fault)
                 );
+                return self.stay(app, deployment, &why).await;
             }
         }
         self.clear_away(app, deployment, &instance).await?;
@@ -169,6 +177,31 @@ impl Engine {
             instance::switch(tx, &app, &instance)?;
             release::set_serving(tx, &app, &fallback)?;
             release::set_status(tx, &deployment.release, ReleaseStatus::RolledBack, &reason)
+        })
+        .await
+    }
+
+    /// In the database, the bad release serves again, and the fallback's instance is to be stopped.
+    async fn flip_again(
+        &self,
+        app: &App,
+        deployment: &mut Deployment,
+        fallback: &Instance,
+    ) -> Result<(), StoreError> {
+        let (app, fallback) = (app.id.clone(), fallback.id.clone());
+        self.record(deployment, move |tx, deployment| {
+            tx.execute(
+                "UPDATE instance SET state = iif(id = ?2, 'retiring', 'serving')
+                 WHERE app = ?1 AND (id = ?2
+                     OR (deployment = ?3 AND release = ?4 AND state = 'retiring'))",
+                [
+                    app.as_str(),
+                    fallback.as_str(),
+                    deployment.id.as_str(),
+                    deployment.release.as_str(),
+                ],
+            )?;
+            release::set_serving(tx, &app, &deployment.release)
         })
         .await
     }

@@ -4,13 +4,15 @@
 //! suffers for nobody else's routes, whoever changes what is routed takes its turn *before* it
 //! records the change, and gives the turn back when the proxy serves it, or when the record of what
 //! the proxy refused was taken back ([`Publishing`]). Only a crash between the two leaves a refused
-//! record for others to meet, until its own worker takes it up again.
+//! record for others to meet, until its own worker takes it up again. A change that has no worker, such
+//! as a new host, is offered to the proxy first, and recorded when it was taken.
 
 use super::Engine;
 use crate::port::Artifact;
 use crate::store::instance::{self, State};
 use crate::store::{RowError, StoreError, app, release};
 use rusqlite::{Connection, OptionalExtension, Transaction};
+use std::sync::Arc;
 use std::time::Duration;
 use temps_ipc::types::{Backend, Host, PathPrefix, Route, Snapshot, StaticSite, Target};
 use temps_ipc::{Code, Fault};
@@ -25,6 +27,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Apps per page while the snapshot is made.
 const PAGE: u32 = 500;
+
+/// A change to what is routed.
+type Change = Arc<dyn Fn(&Transaction<'_>) -> Result<(), RowError> + Send + Sync>;
 
 /// The turn to change what is routed; nobody else does meanwhile.
 pub(super) struct Publishing<'a> {
@@ -60,22 +65,67 @@ impl Publishing<'_> {
     /// # Errors
     /// Outer: the database. Inner: the proxy's refusal; it still serves what it served.
     pub(super) async fn apply(&self) -> Result<Result<bool, Fault>, StoreError> {
+        let applied = self.deliver(None).await?;
+        Ok(applied.map(|generation| generation.is_some()))
+    }
+
+    /// As [`apply`](Self::apply), with a change that is recorded only when the proxy serves it: what it
+    /// refuses is written nowhere, so no failure of ours can leave it for others to meet.
+    ///
+    /// A crash, or a failing write, between the two leaves the proxy with a generation that the
+    /// database does not know, which the next reconciliation sees.
+    pub(super) async fn offer<F>(&self, change: F) -> Result<Result<bool, Fault>, StoreError>
+    where
+        F: Fn(&Transaction<'_>) -> Result<(), RowError> + Send + Sync + 'static,
+    {
+        let change: Change = Arc::new(change);
+        let offered = self.deliver(Some(&change)).await?;
+        let generation = match offered {
+            Ok(Some(generation)) => generation,
+            Ok(None) => return Ok(Ok(false)),
+            Err(fault) => {
+                // What it wrote before it failed is not what it shall serve after its next start.
+                self.put_back().await?;
+                return Ok(Err(fault));
+            }
+        };
+        let recorded = self
+            .engine
+            .store
+            .write(move |tx| {
+                change(tx)?;
+                next_generation(tx, generation - 1).map(drop)
+            })
+            .await;
+        if let Err(error) = recorded {
+            self.put_back().await?;
+            return Err(error);
+        }
+        Ok(Ok(true))
+    }
+
+    /// Gives the recorded routes to a proxy that was given others.
+    pub(super) async fn put_back(&self) -> Result<(), StoreError> {
+        if let Err(fault) = self.apply().await? {
+            warn!(%fault, "the proxy refused the routes before it, too");
+        }
+        Ok(())
+    }
+
+    /// Gives the present routes, or those after `change`, of which nothing is recorded, until they are
+    /// served or refused; their generation, none if the daemon stops.
+    async fn deliver(
+        &self,
+        change: Option<&Change>,
+    ) -> Result<Result<Option<u64>, Fault>, StoreError> {
         let engine = self.engine;
         let mut pause = FIRST_PAUSE;
         let mut floor = 0;
         loop {
-            let base = engine.settings.base_domain.clone();
-            let snapshot = engine
-                .store
-                .write(move |tx| {
-                    Ok(Snapshot {
-                        generation: next_generation(tx, floor)?,
-                        routes: routes(tx, &base)?,
-                    })
-                })
-                .await?;
+            let snapshot = self.snapshot(floor, change.cloned()).await?;
+            let generation = snapshot.generation;
             let fault = match engine.proxy.apply(snapshot).await {
-                Ok(()) => return Ok(Ok(true)),
+                Ok(()) => return Ok(Ok(Some(generation))),
                 Err(fault) => fault,
             };
             match fault.code {
@@ -89,11 +139,41 @@ impl Publishing<'_> {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = engine.stopping.cancelled() => return Ok(Ok(false)),
+                () = engine.stopping.cancelled() => return Ok(Ok(None)),
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+
+    async fn snapshot(&self, floor: u64, change: Option<Change>) -> Result<Snapshot, StoreError> {
+        let base = self.engine.settings.base_domain.clone();
+        let made = move |tx: &Transaction<'_>| match change {
+            None => snapshot(tx, floor, &base),
+            Some(change) => supposing(tx, || {
+                change(tx)?;
+                snapshot(tx, floor, &base)
+            }),
+        };
+        self.engine.store.write(made).await
+    }
+}
+
+/// What `work` says; what it wrote is taken back.
+pub(super) fn supposing<T>(
+    tx: &Transaction<'_>,
+    work: impl FnOnce() -> Result<T, RowError>,
+) -> Result<T, RowError> {
+    tx.execute_batch("SAVEPOINT supposing")?;
+    let done = work();
+    tx.execute_batch("ROLLBACK TO supposing; RELEASE supposing")?;
+    done
+}
+
+fn snapshot(tx: &Transaction<'_>, floor: u64, base: &Host) -> Result<Snapshot, RowError> {
+    Ok(Snapshot {
+        generation: next_generation(tx, floor)?,
+        routes: routes(tx, base)?,
+    })
 }
 
 fn current_generation(db: &Connection) -> Result<u64, RowError> {

@@ -96,8 +96,9 @@ impl Engine {
         if deployment.previous.is_some() {
             return Ok(Some(Phase::RollingBack));
         }
+        let turn = self.publishing().await;
         self.unswitch(app, deployment).await?;
-        match self.publish().await? {
+        match turn.apply().await? {
             Ok(true) => {}
             Ok(false) => return Ok(None),
             Err(fault) => warn!(app = %app.name, %fault, "the proxy keeps the refused routes"),
