@@ -1,21 +1,15 @@
 //! The process: sockets adopted, parts put together, ready, served, drained.
 
-use crate::adapter::build::units::launch::SystemdLauncher;
-use crate::adapter::build::{BuildSettings, SourceBuilder};
-use crate::adapter::docker::{DockerRuntime, DockerSettings, Images};
-use crate::adapter::process::ProcessRuntime;
-use crate::adapter::proxy::RealProxy;
-use crate::adapter::systemd::manager::Manager;
-use crate::adapter::systemd::{self, SystemdRuntime, SystemdSettings};
+mod parts;
+
 use crate::bus;
 use crate::config::Settings;
+use crate::engine::Engine;
 use crate::engine::paths::Paths;
-use crate::engine::{Engine, Parts};
 use crate::event;
-use crate::port::{Builder, Runtime, Runtimes};
+use crate::port::Builder;
 use crate::rpc::Rpc;
-use crate::store::seal::Seal;
-use crate::store::{Store, copy};
+use std::convert::Infallible;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tarpc::server::Serve as _;
 use temps_ipc::rpc::Deployd as _;
-use temps_ipc::types::RuntimeKind;
 use temps_unit::authz::Policy;
 use temps_unit::bus::Place;
 use temps_unit::dirs::Dirs;
@@ -34,7 +27,8 @@ use temps_unit::serve::{Limits, serve_rpc};
 use temps_unit::shutdown::Signals;
 use temps_unit::task::Supervisor;
 use temps_unit::watchdog::Watchdog;
-use temps_unit::{config, creds, journal, notify};
+use temps_unit::{config, journal, notify};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 /// Name of the control socket among the passed ones.
@@ -42,9 +36,6 @@ pub const CONTROL: &str = "deployd";
 
 /// Name of the upload socket among the passed ones.
 pub const UPLOAD: &str = "deployd-upload";
-
-/// Name of the credential that holds the sealing key.
-const KEY: &str = "deployd-key";
 
 /// How long workers may take to leave their deployments at a stop: each step can be left at once.
 const STOP: Duration = Duration::from_secs(15);
@@ -132,156 +123,11 @@ fn prepare(mut listeners: Listeners) -> Result<Start, (Exit, String)> {
     })
 }
 
-/// The key that variables are sealed under.
-fn seal(paths: &Paths) -> Result<Seal, String> {
-    let secret = match creds::credential(KEY).map_err(|problem| problem.to_string())? {
-        Some(secret) => secret,
-        None => creds::key_file(&paths.key()).map_err(|problem| problem.to_string())?,
-    };
-    Seal::new(secret.expose()).map_err(|problem| problem.to_string())
-}
-
-/// The database, with the room that it may use on a full disk.
-fn open_store(paths: &Paths) -> Result<Store, (Exit, String)> {
-    if paths.lost_its_database() {
-        let problem = format!(
-            "{} is missing, and releases are there: restore the state directory from a backup, or move {} away to start empty",
-            paths.database().display(),
-            paths.state().display()
-        );
-        temps_unit::event!(error, event::STORE_UNUSABLE, "{problem}");
-        return Err((Exit::Config, problem));
-    }
-    let reserve = paths.reserve();
-    // Opening writes.
-    reserve.spend_if_full();
-    let (store, restored) = copy::open_or_restore(&paths.database()).map_err(|problem| {
-        let problem = format!(
-            "the database cannot be used: {problem}; restore the state directory from a backup, or move {} away to start empty",
-            paths.state().display()
-        );
-        temps_unit::event!(error, event::STORE_UNUSABLE,
-            "{problem}; routes keep being served, deployments are not possible");
-        (Exit::Config, problem)
-    })?;
-    if let Some(restored) = restored {
-        let kept = restored.damaged.map_or_else(String::new, |damaged| {
-            format!("; what was damaged is kept as {}", damaged.display())
-        });
-        temps_unit::event!(
-            error,
-            event::STORE_RESTORED,
-            "{}; its last good copy is used instead: the changes of the last seconds may be missing{kept}",
-            restored.why
-        );
-    }
-    Ok(store.with_reserve(reserve))
-}
-
-/// What the systemd runtime is told.
-fn systemd(settings: &Settings) -> SystemdSettings {
-    SystemdSettings {
-        limits: systemd::Limits {
-            memory: settings.memory_limit << 20,
-            cpu_percent: settings.cpu_limit,
-            tasks: settings.task_limit,
-            open_files: settings.file_limit,
-            stop_grace: settings.stop_grace,
-        },
-        resolvers: settings.apps_resolvers.clone(),
-    }
-}
-
-/// The runtime for a Procfile's command here, if there is one.
-fn procfiles(settings: &Settings, has_systemd: bool) -> Option<RuntimeKind> {
-    if settings.standalone {
-        Some(RuntimeKind::Process)
-    } else {
-        has_systemd.then_some(RuntimeKind::Systemd)
-    }
-}
-
-/// Under `temps up` builds are made in this process and its children, otherwise in units of their own.
-fn builder(
-    settings: &Settings,
-    paths: &Paths,
-    has_systemd: bool,
-    images: Arc<Images>,
-) -> Arc<dyn Builder> {
-    let build = BuildSettings {
-        build_limit: settings.build_timeout,
-        memory: settings.build_memory << 20,
-        cpu_percent: settings.build_cpu,
-        tasks: settings.build_tasks,
-        homes: paths.build_homes(),
-        directories: procfiles(settings, has_systemd),
-        ..BuildSettings::default()
-    };
-    if settings.standalone {
-        return Arc::new(SourceBuilder::new(build, Some(images)));
-    }
-    let launcher = SystemdLauncher::new(Arc::new(Manager::new()));
-    Arc::new(SourceBuilder::in_units(
-        build,
-        Some(images),
-        Arc::new(launcher),
-    ))
-}
-
 /// Ends what an earlier process left building; a build does so too before it begins.
 async fn recover(builder: Arc<dyn Builder>) {
     if let Err(fault) = builder.recover().await {
         warn!(%fault, "jobs of earlier builds may be left");
     }
-}
-
-fn parts(start: &Start, idle: &Idle, signals: &Signals) -> Result<Parts, (Exit, String)> {
-    let Start {
-        settings, paths, ..
-    } = start;
-    let store = open_store(paths)?;
-    let seal = seal(paths).map_err(|problem| (Exit::Config, problem))?;
-    let docker = DockerSettings {
-        socket: settings.docker_socket.clone(),
-        memory: i64::try_from(settings.memory_limit << 20).unwrap_or(i64::MAX),
-        build_memory: i64::try_from(settings.build_memory << 20).unwrap_or(i64::MAX),
-        build_cpu_percent: i32::try_from(settings.build_cpu).unwrap_or(i32::MAX),
-        build_limit: settings.build_timeout,
-        ..DockerSettings::default()
-    };
-    let docker = DockerRuntime::new(docker, paths.state());
-    let images = docker.images();
-    let mut runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(docker)];
-    if settings.standalone
-        && let Some(program) = &settings.instance_program
-    {
-        let mut processes = ProcessRuntime::new(paths.state(), program.clone());
-        // The user who runs `temps up` expects the interpreters of their own shell.
-        if let Ok(path) = std::env::var("PATH") {
-            processes = processes.with_path(path);
-        }
-        runtimes.push(Arc::new(processes));
-    }
-    let has_systemd = !settings.standalone && SystemdRuntime::is_there();
-    if has_systemd {
-        runtimes.push(Arc::new(SystemdRuntime::new(
-            systemd(settings),
-            paths.state(),
-        )));
-    }
-    let runtimes = Runtimes::new(runtimes);
-    let builder = builder(settings, paths, has_systemd, images);
-    Ok(Parts {
-        store,
-        seal,
-        runtimes,
-        builder,
-        proxy: Arc::new(RealProxy::new(&settings.proxy_socket)),
-        settings: settings.clone(),
-        paths: paths.clone(),
-        idle: idle.clone(),
-        stopping: signals.shutdown.clone(),
-    })
 }
 
 async fn run(start: Start) -> ExitCode {
@@ -290,11 +136,11 @@ async fn run(start: Start) -> ExitCode {
         Err(problem) => return fail(Exit::Internal, &problem),
     };
     let idle = Idle::new(start.settings.idle);
-    let parts = match parts(&start, &idle, &signals) {
+    let parts = match parts::parts(&start.settings, &start.paths, &idle, &signals) {
         Ok(parts) => parts,
         Err((exit, problem)) => return fail(exit, &problem),
     };
-    tokio::spawn(recover(Arc::clone(&parts.builder)));
+    let builder = Arc::clone(&parts.builder);
     let engine = Engine::new(parts);
     if let Err(problem) = engine.resume().await {
         return fail(Exit::Config, &problem);
@@ -308,6 +154,7 @@ async fn run(start: Start) -> ExitCode {
     // Accepting stops by this token: at SIGTERM, or when idle.
     let closing = signals.shutdown.child_token();
     let supervisor = Supervisor::new(closing.clone());
+    supervisor.spawn("recovery", recover(builder));
     let uploads = engine.uploads();
     supervisor.critical(
         "uploads",
@@ -335,17 +182,28 @@ async fn run(start: Start) -> ExitCode {
         .then(|| bus::start(&engine, &idle, Place::System, &supervisor));
     let watchdog = Watchdog::from_env();
     let beat = watchdog.register("engine").every(BEAT);
-    let dog_stop = tokio_util::sync::CancellationToken::new();
-    let dog = tokio::spawn(watchdog.run(dog_stop.clone()));
+    // Its notes go on until everything else has ended.
+    let dog_stop = CancellationToken::new();
+    let guard = Supervisor::new(dog_stop.clone());
+    let dog = watchdog.run(dog_stop.clone());
+    guard.critical("watchdog", async {
+        dog.await;
+        Ok::<(), Infallible>(())
+    });
     let tending = (engine.clone(), closing.clone());
     supervisor.critical("copy", async move {
         let (engine, closing) = tending;
         let _ = closing
             .run_until_cancelled(engine.tend_store_always(BEAT))
             .await;
-        Ok::<(), std::convert::Infallible>(())
+        Ok::<(), Infallible>(())
     });
-    let status = tokio::spawn(tell_status(engine.clone(), beat));
+    let telling = (engine.clone(), closing.clone());
+    supervisor.critical("status", async move {
+        let (engine, closing) = telling;
+        let _ = closing.run_until_cancelled(tell_status(engine, beat)).await;
+        Ok::<(), Infallible>(())
+    });
     notify::ready();
     temps_unit::event!(
         info,
@@ -368,6 +226,10 @@ async fn run(start: Start) -> ExitCode {
                 error!("{failure}");
                 break Exit::Internal;
             }
+            failure = guard.failed() => {
+                error!("{failure}");
+                break Exit::Internal;
+            }
             () = signals.reloads.next() => {
                 info!("settings are read at the start: `systemctl restart temps-deployd` loses nothing");
             }
@@ -387,12 +249,12 @@ async fn run(start: Start) -> ExitCode {
     if tokio::time::timeout(STOP, engine.stopped()).await.is_err() {
         error!("some deployments could not be left in time; the next start takes them up");
     }
-    status.abort();
     if let Err(problem) = engine.tend_store().await {
         warn!(%problem, "the last good copy of the database is older than it");
     }
     dog_stop.cancel();
-    let _ = dog.await;
+    // It ends with its token.
+    let _ = guard.drain(BEAT).await;
     if !stopped && let Some(address) = address {
         be_called_again(&engine, &address).await;
     }

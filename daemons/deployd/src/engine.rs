@@ -33,6 +33,7 @@ pub mod routes;
 pub mod source;
 pub mod step;
 pub mod switch;
+pub mod task;
 pub mod view;
 pub mod watch;
 pub mod worker;

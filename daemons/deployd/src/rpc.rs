@@ -53,13 +53,8 @@ impl Rpc {
         Fut: Future<Output = Result<T, Fault>> + Send + 'static,
     {
         self.operator()?;
-        tokio::spawn(work(self.engine.clone(), self.peer.uid))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Fault::internal(
-                    "the change ended by a defect; see the journal",
-                ))
-            })
+        let change = work(self.engine.clone(), self.peer.uid);
+        self.engine.carry_out(change).await
     }
 }
 

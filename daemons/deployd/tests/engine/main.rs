@@ -11,6 +11,7 @@
 //! | [`artifact`] | what releases are made of, and who else needs it |
 //! | [`publish`] | a snapshot that the proxy refuses |
 //! | [`log`] | what instances said |
+//! | [`task`] | a change whose caller does not wait for it |
 //! | [`support`] | the installation that the cases run on |
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -24,3 +25,4 @@ mod publish;
 mod restart;
 mod rollback;
 mod support;
+mod task;

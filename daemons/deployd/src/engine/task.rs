@@ -1,0 +1,33 @@
+//! Changes that callers ask for, as tasks of the engine.
+
+use super::Engine;
+use std::future::Future;
+use temps_ipc::Fault;
+use tracing::error;
+
+impl Engine {
+    /// Carries a change out to its end, whatever becomes of who asked for it: the daemon does not go
+    /// idle and does not end before it ([`Engine::stopped`]), and a defect in it is told in the journal.
+    ///
+    /// # Errors
+    /// What the change says; `Internal` if it ended by a defect.
+    pub async fn carry_out<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Fault>> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let busy = self.idle.busy();
+        let done = self.tasks.spawn(async move {
+            // Two tasks: the outer one sees how the inner one ended, also by a panic.
+            let done = tokio::spawn(change).await;
+            drop(busy);
+            done.unwrap_or_else(|panicked| {
+                error!(%panicked, "a change ended by a defect");
+                Err(Fault::internal(
+                    "the change ended by a defect; see the journal",
+                ))
+            })
+        });
+        done.await
+            .unwrap_or_else(|_| Err(Fault::unavailable("temps-deployd stops")))
+    }
+}
