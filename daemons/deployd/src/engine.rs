@@ -28,6 +28,7 @@ pub mod request;
 pub mod restart;
 pub mod resume;
 pub mod retention;
+pub mod retire;
 pub mod rollback;
 pub mod routes;
 pub mod source;

@@ -2,7 +2,7 @@
 //! release; and the pauses between the replacements of one that keeps dying.
 //!
 //! ```text
-//! alarm, or a replacement was refused
+//! alarm, a replacement was refused, or what serves is found dead after a deployment was
 //!   --> the pause is over ------------------------------------------------> queued
 //!   --> it is not: waits for its end --> what serves is still bad --------> queued
 //!                                    --> it recovered --------------------> left alone
@@ -97,6 +97,35 @@ impl Engine {
                 warn!(app = %app.name, %error, "its next start cannot be planned now");
             }
         }
+    }
+
+    /// A deployment was refused, so what served before it is to go on serving. Its alarms led to nothing
+    /// while that was under way, and the proxy's next may be half a minute away: it is looked at now.
+    pub(super) async fn look_after_refusal(&self, app: &App) {
+        let looked = self.restart_if_dead(app);
+        if let Some(Err(error)) = self.stopping.run_until_cancelled(looked).await {
+            warn!(app = %app.name, %error, "what serves cannot be looked at now");
+        }
+    }
+
+    async fn restart_if_dead(&self, app: &App) -> Result<(), StoreError> {
+        let id = app.id.clone();
+        let serving = self.store.read(move |db| serving(db, &id)).await?;
+        for instance in &serving {
+            let why = match self.how_ended(instance).await {
+                Some(how) => how,
+                // One that runs is only as bad as the proxy finds it, more than once.
+                None if self.alarm_of(&instance.id).is_some() => {
+                    match self.look_at(instance).await? {
+                        Found::Bad(how) => how,
+                        Found::Well | Found::Unknown(_) => continue,
+                    }
+                }
+                None => continue,
+            };
+            return self.restart(instance, &why).await;
+        }
+        Ok(())
     }
 
     async fn queue_restart(&self, app: &AppId, pause: bool) -> Result<Queued, StoreError> {
@@ -238,17 +267,8 @@ impl Engine {
         let Some(address) = instance.address.clone() else {
             return Ok(Found::Well);
         };
-        if let Some(runtime) = self.runtimes.get(instance.runtime) {
-            match timeout(STATE_TIME, runtime.state(&instance.id)).await {
-                Ok(Ok(InstanceState::Exited { how, .. })) => {
-                    return Ok(Found::Bad(format!("it {how}")));
-                }
-                Ok(Ok(InstanceState::Absent)) => {
-                    return Ok(Found::Bad("its instance is gone".to_owned()));
-                }
-                // What the proxy finds decides.
-                Ok(Ok(InstanceState::Running) | Err(_)) | Err(_) => {}
-            }
+        if let Some(how) = self.how_ended(instance).await {
+            return Ok(Found::Bad(how));
         }
         let release = instance.release.clone();
         let release = self
@@ -267,6 +287,17 @@ impl Engine {
             },
             Err(fault) => Found::Unknown(fault.what),
         })
+    }
+
+    /// How the instance ended, in a sentence; none if it runs, or nobody knows.
+    async fn how_ended(&self, instance: &Instance) -> Option<String> {
+        instance.address.as_ref()?;
+        let runtime = self.runtimes.get(instance.runtime)?;
+        match timeout(STATE_TIME, runtime.state(&instance.id)).await {
+            Ok(Ok(InstanceState::Exited { how, .. })) => Some(format!("it {how}")),
+            Ok(Ok(InstanceState::Absent)) => Some("its instance is gone".to_owned()),
+            Ok(Ok(InstanceState::Running) | Err(_)) | Err(_) => None,
+        }
     }
 
     /// When the app's instance is replaced next, if it waits for its pause.

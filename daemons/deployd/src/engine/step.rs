@@ -8,7 +8,8 @@
 //!                           v                                             v
 //!                       Refusing -> Refused                        RollingBack -> RolledBack
 //! ```
-//! Static sites pass `Starting` without starting anything and skip `Probing`. A restart of the
+//! Static sites pass `Starting` without starting anything and skip `Probing`. With no old instance to
+//! stop `Draining` and `Retiring` are skipped. A restart of the
 //! serving release ends `Confirmed` without a watch window. `Probing` and `Switching` go back to
 //! `Starting` if the instance was stopped together with the platform; if the switch was recorded by
 //! then and the release fails now, it goes to `RollingBack`.
@@ -22,11 +23,8 @@ use crate::store::deployment::{self, Deployment, Kind};
 use crate::store::release::{self, Release};
 use crate::store::{RowError, StoreError, instance};
 use rusqlite::Transaction;
-use std::time::Duration;
 use temps_ipc::types::{Phase, ReleaseStatus, Timestamp};
 use temps_ipc::{Code, Fault};
-use tokio::time::Instant;
-use tracing::info;
 
 /// Most lines of output kept with a refused deployment; the whole log stays in `temps logs`.
 const LAST_LINES: usize = 20;
@@ -71,25 +69,24 @@ pub(super) async fn drive(
             Phase::Confirmed | Phase::Refused | Phase::RolledBack => return Ok(()),
         };
         failpoint::hit(phase.name(), "after").await;
-        match step {
-            Step::Next(next) => engine.advance(app, &mut deployment, next).await?,
+        let next = match step {
+            Step::Next(next) => next,
             Step::Refuse(reason) => {
                 deployment.reason = reason;
-                let Some(next) = engine.take_back(app, &mut deployment).await? else {
-                    return Ok(());
-                };
-                engine.advance(app, &mut deployment, next).await?;
+                match engine.take_back(app, &mut deployment).await? {
+                    Some(next) => next,
+                    None => return Ok(()),
+                }
             }
             Step::RollBack(reason) => {
                 deployment.reason = reason;
-                engine
-                    .advance(app, &mut deployment, Phase::RollingBack)
-                    .await?;
+                Phase::RollingBack
             }
             Step::Paused => return Ok(()),
-        }
-        if deployment.phase == Phase::Live {
-            // The worker looks for a successor before it watches.
+        };
+        let is_ours = engine.advance(app, &mut deployment, next).await?;
+        // The worker looks for a successor before it watches.
+        if !is_ours || deployment.phase == Phase::Live {
             return Ok(());
         }
     }
@@ -103,20 +100,22 @@ pub(super) async fn roll_back(
     bad: String,
 ) -> Result<(), StoreError> {
     watched.reason = bad;
-    engine
-        .advance(app, &mut watched, Phase::RollingBack)
-        .await?;
-    drive(engine, app, watched).await
+    let next = Phase::RollingBack;
+    if engine.advance(app, &mut watched, next).await? {
+        drive(engine, app, watched).await?;
+    }
+    Ok(())
 }
 
 impl Engine {
-    /// Writes the next phase, and with it whatever must be true in it.
+    /// Writes the next phase, and with it whatever must be true in it. False if somebody else has
+    /// written another meanwhile, which stands.
     async fn advance(
         &self,
         app: &App,
         deployment: &mut Deployment,
         next: Phase,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         deployment.phase = next;
         let now = Timestamp::now();
         match next {
@@ -134,16 +133,30 @@ impl Engine {
             }
             _ => {}
         }
-        self.record(deployment, |_, _| Ok(())).await?;
+        match self.record(deployment, |_, _| Ok(())).await {
+            Ok(()) => {}
+            Err(StoreError::Busy(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        self.advanced(app, deployment).await;
+        Ok(true)
+    }
+
+    /// Tells of the phase that was just written, and does what follows the last one.
+    pub(super) async fn advanced(&self, app: &App, deployment: &Deployment) {
         event::phase(app, deployment);
         self.tell(|| News::Deployment(self.view_deployment(&app.name, deployment)));
-        if matches!(next, Phase::Confirmed | Phase::Refused | Phase::RolledBack) {
+        let phase = deployment.phase;
+        if matches!(phase, Phase::Confirmed | Phase::Refused | Phase::RolledBack) {
             self.tidy(app).await;
         }
-        if next == Phase::Refused && deployment.kind == Kind::Restart {
-            self.restart_again(app).await;
+        match deployment.kind {
+            Kind::Restart if phase == Phase::Refused => self.restart_again(app).await,
+            Kind::Deploy | Kind::Rollback if phase == Phase::Refused => {
+                self.look_after_refusal(app).await;
+            }
+            _ => {}
         }
-        Ok(())
     }
 
     /// Writes the deployment together with `more`, in one transaction.
@@ -258,56 +271,6 @@ impl Engine {
                 .map_err(|error| storage(&format!("cannot make {}", parent.display()), &error))?;
         }
         self.builder.build(job).await
-    }
-
-    /// Waits until no request can reach the old instances any more, or their time is over.
-    async fn drain(&self, app: &App, deployment: &Deployment) -> Result<Step, StoreError> {
-        let until = deployment.drain_until.unwrap_or_else(Timestamp::now);
-        let old = self.instances(app, instance::State::Retiring).await?;
-        let drained = async {
-            for instance in &old {
-                self.drained(&instance.id, until).await;
-            }
-        };
-        tokio::select! {
-            () = drained => Ok(Step::Next(Phase::Retiring)),
-            bad = self.turned_bad(app, deployment) => Ok(Step::RollBack(bad)),
-            () = self.stopping.cancelled() => Ok(Step::Paused),
-        }
-    }
-
-    /// Waits until `until` at most for requests to `target` to end.
-    pub(super) async fn drained(&self, target: &temps_ipc::id::InstanceId, until: Timestamp) {
-        let left = u64::try_from(until.0 - Timestamp::now().0).unwrap_or(0);
-        let deadline = Instant::now() + Duration::from_millis(left);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let slice = left.min(Duration::from_secs(10));
-            match self.proxy.drained(target, slice).await {
-                Ok(true) => return,
-                Ok(false) => {}
-                // A proxy that was restarted has no request in flight to it; ask that one.
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
-        info!(%target, "requests in flight are cut: the drain timeout is over");
-    }
-
-    /// Stops the old instances.
-    async fn retire(&self, app: &App, deployment: &Deployment) -> Result<Step, StoreError> {
-        for old in self.instances(app, instance::State::Retiring).await? {
-            self.stop_instance(&old).await?;
-        }
-        if deployment.kind == Kind::Restart {
-            return Ok(Step::Next(Phase::Confirmed));
-        }
-        match self.is_down(app, deployment).await? {
-            Some(how) => Ok(Step::RollBack(how)),
-            None => Ok(Step::Next(Phase::Live)),
-        }
     }
 
     /// Removes what was started, and says why.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a turn to publish, to the end
-//! record: the new instance serves, the old one retires (one transaction) -> publish -> Draining
+//! record: the new instance serves, the old one retires (one transaction) -> publish -> Draining, or Live
 //!   the proxy refuses            -> record the opposite, publish -> Refusing
 //!   stopped with the platform    -> Starting again; if the release fails then: take_back
 //! ```
@@ -61,7 +61,10 @@ impl Engine {
         .await?;
         failpoint::hit(Phase::Switching.name(), "recorded").await;
         match turn.apply().await? {
-            Ok(true) => Ok(Step::Next(Phase::Draining)),
+            Ok(true) => {
+                drop(turn);
+                self.switched(app, deployment).await
+            }
             Ok(false) => Ok(Step::Paused),
             Err(fault) => {
                 warn!(app = %app.name, %fault, "the proxy refused the routes; the old release stays");

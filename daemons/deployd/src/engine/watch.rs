@@ -32,7 +32,8 @@ impl Engine {
             .remove(instance);
     }
 
-    fn alarm_of(&self, instance: &InstanceId) -> Option<String> {
+    /// Takes what the proxy reported of the instance, if it did.
+    pub(super) fn alarm_of(&self, instance: &InstanceId) -> Option<String> {
         self.alarms
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -3,6 +3,7 @@
 use crate::support::started;
 use std::slice;
 use temps_deployd::adapter::sim::Part;
+use temps_deployd::engine::news::News;
 use temps_ipc::Code;
 use temps_ipc::id::ReleaseId;
 use temps_ipc::types::{DeployRequest, Phase, ReleaseStatus, RuntimeKind, Source};
@@ -36,6 +37,25 @@ async fn a_second_release_replaces_the_first_and_nothing_of_it_runs_on() {
         ReleaseStatus::Live
     );
     host.well();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_old_instance_is_waited_for_where_there_is_none() {
+    let (_host, running) = started();
+    for replaces in [false, true] {
+        let mut news = running.engine.news();
+        let view = running.deploy("healthy").await;
+        assert_eq!(view.phase, Phase::Live);
+        assert!(view.watch_until.is_some(), "it is watched");
+        let mut passed = Vec::new();
+        while let Ok(News::Deployment(view)) = news.try_recv() {
+            passed.push(view.phase);
+        }
+        assert!(passed.contains(&Phase::Switching), "{passed:?}");
+        for phase in [Phase::Draining, Phase::Retiring] {
+            assert_eq!(passed.contains(&phase), replaces, "{passed:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

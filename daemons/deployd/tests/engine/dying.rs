@@ -6,10 +6,13 @@ use temps_deployd::adapter::sim::{Behaviour, Effect};
 use temps_deployd::checks;
 use temps_ipc::id::{InstanceId, ReleaseId};
 use temps_ipc::types::{Check, CheckLevel, Phase, Timestamp};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Between two looks at what the engine does, in simulated time.
 const STEP: Duration = Duration::from_millis(10);
+
+/// Sooner than the proxy would report a dead instance again.
+const SOON: Duration = Duration::from_secs(5);
 
 /// A release whose watch window is over.
 async fn confirmed(running: &Running) -> ReleaseId {
@@ -232,4 +235,44 @@ async fn one_whose_restarts_are_refused_is_named_and_tried_again_without_another
     let check = told(&running).await.expect("it died often");
     assert_eq!(check.level, CheckLevel::Warning, "{check:?}");
     host.well();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_died_while_a_deployment_was_under_way_is_replaced_when_that_is_refused() {
+    for is_reported in [false, true] {
+        let (host, running) = started();
+        let release = confirmed(&running).await;
+        let queued = running.queue("silent").await;
+        let bad = running.until(queued, Phase::Probing).await;
+        let dead = host.instance_of(&release);
+        if is_reported {
+            report(&host, &running, &release).await;
+        } else {
+            host.world.kill(&dead);
+        }
+        assert_eq!(running.outcome(bad).await.phase, Phase::Refused);
+        // Nobody reports it again.
+        timeout(SOON, replaced(&host, &running, &release, &dead))
+            .await
+            .unwrap();
+        host.well();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_answers_again_is_not_replaced_after_a_refused_deployment() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    let well = host.instance_of(&release);
+    let queued = running.queue("silent").await;
+    let bad = running.until(queued, Phase::Probing).await;
+    running
+        .engine
+        .target_unhealthy(&well, "it answers 500")
+        .await
+        .unwrap();
+    assert_eq!(running.outcome(bad).await.phase, Phase::Refused);
+    sleep(SOON).await;
+    assert_eq!(host.instance_of(&release), well);
+    assert_eq!(running.app().await.unwrap().restarts, 0);
 }
