@@ -172,8 +172,20 @@ fn frames() -> BTreeMap<&'static str, Vec<u8>> {
         encode(&DeploydRequest::DomainAdd {
             app: "shop".parse().unwrap(),
             domain: "shop.example.org".parse().unwrap(),
+            actor: actor.clone(),
+        }),
+    );
+    add(
+        "deployd/cancel",
+        encode(&DeploydRequest::Cancel {
+            app: "shop".parse().unwrap(),
+            release: Some(release()),
             actor,
         }),
+    );
+    add(
+        "deployd/cancel answer",
+        encode(&DeploydResponse::Cancel(Ok(view()))),
     );
     add(
         "deployd/target_unhealthy",

@@ -193,14 +193,23 @@ _temps() {
             temps__subcmd__help__subcmd__env,unset)
                 cmd="temps__subcmd__help__subcmd__env__subcmd__unset"
                 ;;
+            temps__subcmd__help__subcmd__release,cancel)
+                cmd="temps__subcmd__help__subcmd__release__subcmd__cancel"
+                ;;
             temps__subcmd__help__subcmd__release,list)
                 cmd="temps__subcmd__help__subcmd__release__subcmd__list"
+                ;;
+            temps__subcmd__release,cancel)
+                cmd="temps__subcmd__release__subcmd__cancel"
                 ;;
             temps__subcmd__release,help)
                 cmd="temps__subcmd__release__subcmd__help"
                 ;;
             temps__subcmd__release,list)
                 cmd="temps__subcmd__release__subcmd__list"
+                ;;
+            temps__subcmd__release__subcmd__help,cancel)
+                cmd="temps__subcmd__release__subcmd__help__subcmd__cancel"
                 ;;
             temps__subcmd__release__subcmd__help,help)
                 cmd="temps__subcmd__release__subcmd__help__subcmd__help"
@@ -1057,8 +1066,22 @@ _temps() {
             return 0
             ;;
         temps__subcmd__help__subcmd__release)
-            opts="list"
+            opts="list cancel"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        temps__subcmd__help__subcmd__release__subcmd__cancel)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1195,7 +1218,7 @@ _temps() {
             return 0
             ;;
         temps__subcmd__release)
-            opts="-h --runtime-dir --help list help"
+            opts="-h --runtime-dir --help list cancel help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1215,9 +1238,44 @@ _temps() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        temps__subcmd__release__subcmd__help)
-            opts="list help"
+        temps__subcmd__release__subcmd__cancel)
+            opts="-h --json --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --runtime-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        temps__subcmd__release__subcmd__help)
+            opts="list cancel help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        temps__subcmd__release__subcmd__help__subcmd__cancel)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

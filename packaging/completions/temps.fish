@@ -115,14 +115,19 @@ complete -c temps -n "__fish_temps_using_subcommand app; and __fish_seen_subcomm
 complete -c temps -n "__fish_temps_using_subcommand app; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show one app: its hosts, instances and deployment'
 complete -c temps -n "__fish_temps_using_subcommand app; and __fish_seen_subcommand_from help" -f -a "destroy" -d 'Remove an app with its releases, variables and logs'
 complete -c temps -n "__fish_temps_using_subcommand app; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list help" -l runtime-dir -d 'The sockets of the instance to talk to, or to start' -r -f -a "(__fish_complete_directories)"
-complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list help" -f -a "list" -d 'List the releases of an app, latest first'
-complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list cancel help" -l runtime-dir -d 'The sockets of the instance to talk to, or to start' -r -f -a "(__fish_complete_directories)"
+complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list cancel help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list cancel help" -f -a "list" -d 'List the releases of an app, latest first'
+complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list cancel help" -f -a "cancel" -d 'Cancel the deployment of a release that does not serve yet'
+complete -c temps -n "__fish_temps_using_subcommand release; and not __fish_seen_subcommand_from list cancel help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from list" -l runtime-dir -d 'The sockets of the instance to talk to, or to start' -r -f -a "(__fish_complete_directories)"
 complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from list" -l json -d 'Print results as JSON on stdout, errors too'
 complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from cancel" -l runtime-dir -d 'The sockets of the instance to talk to, or to start' -r -f -a "(__fish_complete_directories)"
+complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from cancel" -l json -d 'Print results as JSON on stdout, errors too'
+complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from cancel" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the releases of an app, latest first'
+complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from help" -f -a "cancel" -d 'Cancel the deployment of a release that does not serve yet'
 complete -c temps -n "__fish_temps_using_subcommand release; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c temps -n "__fish_temps_using_subcommand env; and not __fish_seen_subcommand_from set unset list help" -l runtime-dir -d 'The sockets of the instance to talk to, or to start' -r -f -a "(__fish_complete_directories)"
 complete -c temps -n "__fish_temps_using_subcommand env; and not __fish_seen_subcommand_from set unset list help" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -181,6 +186,7 @@ complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcom
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from app" -f -a "show" -d 'Show one app: its hosts, instances and deployment'
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from app" -f -a "destroy" -d 'Remove an app with its releases, variables and logs'
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from release" -f -a "list" -d 'List the releases of an app, latest first'
+complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from release" -f -a "cancel" -d 'Cancel the deployment of a release that does not serve yet'
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from env" -f -a "set" -d 'Set variables, which the next release gets'
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from env" -f -a "unset" -d 'Unset variables'
 complete -c temps -n "__fish_temps_using_subcommand help; and __fish_seen_subcommand_from env" -f -a "list" -d 'List the variables'

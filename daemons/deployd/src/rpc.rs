@@ -207,4 +207,15 @@ impl Deployd for Rpc {
         self.change(|engine, _| async move { engine.reconcile().await.map_err(Fault::from) })
             .await
     }
+
+    async fn cancel(
+        self,
+        _: Context,
+        app: AppName,
+        release: Option<ReleaseId>,
+        actor: Actor,
+    ) -> Result<DeploymentView, Fault> {
+        self.change(|engine, uid| async move { engine.cancel(app, release, actor, uid).await })
+            .await
+    }
 }

@@ -7,7 +7,8 @@ mod setup;
 mod up;
 
 pub use app::{
-    AppCommand, DomainCommand, EnvCommand, EnvListArgs, EnvSetArgs, LogsArgs, ReleaseCommand,
+    AppCommand, CancelArgs, DomainCommand, EnvCommand, EnvListArgs, EnvSetArgs, LogsArgs,
+    ReleaseCommand,
 };
 pub use deploy::{ContentArgs, DeployArgs, RollbackArgs};
 pub use setup::SetupArgs;

@@ -55,6 +55,28 @@ pub fn queued(view: &DeploymentView, out: &Out) -> Done {
     out.line(format!("{}: {} is queued", view.app, view.release))
 }
 
+/// Waits until nothing is left of a deployment that was cancelled, and says so.
+pub async fn cancelled(instance: &Instance, view: DeploymentView, out: &Out) -> Done {
+    let (view, outcome) = wait(instance, view, false, out).await?;
+    if out.json {
+        return out.object(&Report::new(&view, outcome.name()));
+    }
+    out.line(format!(
+        "{}: {} is {}",
+        view.app,
+        view.release,
+        ended(&view)
+    ))
+}
+
+/// What became of a cancelled deployment: it may have been refused for a reason of its own just before.
+fn ended(view: &DeploymentView) -> String {
+    if view.reason.starts_with("cancelled by ") {
+        return view.reason.clone();
+    }
+    format!("refused: {}", view.reason)
+}
+
 /// Follows a deployment until it ended, or until the user interrupts. `builds`: it makes its
 /// release, so that there is a build to show.
 pub async fn follow(instance: &Instance, view: DeploymentView, builds: bool, out: &Out) -> Done {
@@ -254,6 +276,19 @@ impl BuildLog {
 mod tests {
     use super::*;
     use temps_ipc::id::{DeploymentId, ReleaseId};
+
+    #[test]
+    fn a_cancelled_deployment_says_by_whom_unless_something_else_ended_it_first() {
+        let because = |reason: &str| DeploymentView {
+            reason: reason.to_owned(),
+            phase: Phase::Refused,
+            ..view(None)
+        };
+        let text = ended(&because("cancelled by ada"));
+        assert_eq!(text, "cancelled by ada");
+        let text = ended(&because("it exited with status 3"));
+        assert_eq!(text, "refused: it exited with status 3");
+    }
 
     fn view(watch_until: Option<Timestamp>) -> DeploymentView {
         DeploymentView {

@@ -82,4 +82,13 @@ pub trait Deployd {
     /// Brings what runs in line with what should run: started by `temps up` and at boot. Answers
     /// when it is done, with what was mended in words. Idempotent.
     async fn reconcile() -> Result<Vec<String>, Fault>;
+
+    /// Cancels the deployment of `release`, or the only one that does not serve yet: it is refused, as
+    /// "cancelled by" the actor. Answers when that is written; what was started is removed after it.
+    /// `NotFound` if there is none, `Invalid` if it serves already. Not idempotent.
+    async fn cancel(
+        app: AppName,
+        release: Option<ReleaseId>,
+        actor: Actor,
+    ) -> Result<DeploymentView, Fault>;
 }

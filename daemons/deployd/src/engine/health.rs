@@ -45,6 +45,7 @@ impl Engine {
                 Err(reason) => Step::Refuse(reason),
             }),
             () = self.stopping.cancelled() => Ok(Step::Paused),
+            () = self.cancelled(deployment) => Ok(Step::Paused),
         }
     }
 

@@ -184,12 +184,17 @@ impl Engine {
         let known = self
             .store
             .read(|db| {
-                let mut statement = db.prepare("SELECT id FROM release")?;
-                let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
-                Ok(rows.collect::<Result<HashSet<_>, _>>()?)
+                let ids = |condition: &str| {
+                    let mut statement =
+                        db.prepare(&format!("SELECT id FROM release WHERE {condition}"))?;
+                    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+                    rows.collect::<Result<HashSet<_>, _>>()
+                };
+                // What a release is made from is needed only until it is made, or refused.
+                Ok((ids("true")?, ids("status = 'pending'")?))
             })
             .await;
-        let known = match known {
+        let (known, pending) = match known {
             Ok(known) => known,
             Err(error) => {
                 warn!(%error, "cannot tell which files are in use");
@@ -200,7 +205,7 @@ impl Engine {
         let swept = tokio::task::spawn_blocking(move || {
             sweep(&paths.uploads(), |_| false);
             sweep(&paths.materials(), |name| {
-                known.contains(name.trim_end_matches(".tar"))
+                pending.contains(name.trim_end_matches(".tar"))
             });
             sweep(&paths.releases(), |name| known.contains(name));
             sweep(&paths.all_logs(), |name| {

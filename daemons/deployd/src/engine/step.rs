@@ -9,7 +9,8 @@
 //!                       Refusing -> Refused                        RollingBack -> RolledBack
 //! ```
 //! Static sites pass `Starting` without starting anything and skip `Probing`. With no old instance to
-//! stop `Draining` and `Retiring` are skipped. A restart of the
+//! stop `Draining` and `Retiring` are skipped. What was cancelled ([`super::cancel`]) goes from `Queued`
+//! to `Refused`, and from `Preparing`, `Starting` or `Probing` to `Refusing`. A restart of the
 //! serving release ends `Confirmed` without a watch window. `Probing` and `Switching` go back to
 //! `Starting` if the instance was stopped together with the platform; if the switch was recorded by
 //! then and the release fails now, it goes to `RollingBack`.
@@ -109,7 +110,7 @@ pub(super) async fn roll_back(
 
 impl Engine {
     /// Writes the next phase, and with it whatever must be true in it. False if somebody else has
-    /// written another meanwhile, which stands.
+    /// written another meanwhile (see [`super::cancel`]), which stands.
     async fn advance(
         &self,
         app: &App,
@@ -216,6 +217,7 @@ impl Engine {
             () = self.stopping.cancelled() => return Ok(Step::Paused),
             // Dropped, the build ends.
             () = self.being_destroyed(app) => return Ok(Step::Paused),
+            () = self.cancelled(deployment) => return Ok(Step::Paused),
         };
         match built {
             Ok(built) => {

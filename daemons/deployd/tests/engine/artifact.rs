@@ -3,7 +3,9 @@
 use crate::support::{Host, Running, actor, started};
 use std::time::Duration;
 use temps_deployd::adapter::sim::Effect;
+use temps_deployd::engine::paths::Paths;
 use temps_deployd::port::Artifact;
+use temps_ipc::id::ReleaseId;
 use temps_ipc::types::{AppName, DeploymentView, Phase, Source};
 use tokio::time::sleep;
 
@@ -89,4 +91,24 @@ async fn tidying_an_old_release_leaves_the_image_to_its_younger_sibling() {
     assert!(gone.is_err(), "the oldest was tidied: {gone:?}");
     assert_eq!(removed(&host), [""; 0]);
     host.serves_one();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_release_was_to_be_made_from_is_swept_once_nobody_needs_it() {
+    let (host, running) = started();
+    let refused = running.deploy("build-fails").await;
+    let waiting = running.queue("slow-build:3600000").await;
+    let paths = Paths::new(host.directory.path());
+    let left = |release: &ReleaseId| {
+        let path = paths.material(release);
+        // As by a crash, some time ago.
+        let file = std::fs::File::create(&path).unwrap();
+        let made = std::time::SystemTime::now() - Duration::from_secs(3600);
+        file.set_modified(made).unwrap();
+        path
+    };
+    let (left, needed) = (left(&refused.release), left(&waiting.release));
+    running.engine.reconcile().await.unwrap();
+    assert!(!left.exists());
+    assert!(needed.exists());
 }

@@ -3,6 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`deployment`] | going live, being refused, waiting for one's turn |
+//! | [`cancel`] | a deployment that is cancelled before it serves |
 //! | [`rollback`] | what turns bad in its watch window, and going back by hand |
 //! | [`restart`] | the daemon stops and starts while the world goes on |
 //! | [`crash`] | the daemon dies after any effect of a deployment |
@@ -17,6 +18,7 @@
 
 mod app;
 mod artifact;
+mod cancel;
 mod crash;
 mod deployment;
 mod dying;

@@ -37,6 +37,25 @@ pub struct DestroyArgs {
 pub enum ReleaseCommand {
     /// List the releases of an app, latest first
     List(AppArgs),
+    Cancel(CancelArgs),
+}
+
+/// Cancel the deployment of a release that does not serve yet
+///
+/// One that waits is dropped at once; one that is being built or started is stopped and cleaned up. It ends
+/// as refused, and what served before goes on. What serves already is undone by `temps rollback`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The app's name
+    #[arg(value_name = "APP")]
+    pub app: AppName,
+
+    /// Its release [default: the only one that waits or is under way]
+    #[arg(value_name = "RELEASE")]
+    pub release: Option<ReleaseId>,
+
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// Show what an app or its build printed

@@ -1,7 +1,8 @@
 //! `temps release`.
 
-use crate::cli::ReleaseCommand;
-use crate::instance::{Instance, PATIENCE};
+use crate::cli::{CancelArgs, ReleaseCommand};
+use crate::follow;
+use crate::instance::{self, Instance, PATIENCE};
 use crate::output::{Done, Out};
 use crate::table::Table;
 use serde::Serialize;
@@ -37,8 +38,30 @@ impl<'a> From<&'a ReleaseView> for Listed<'a> {
 
 /// Carries out `temps release …`.
 pub async fn run(instance: &Instance, command: ReleaseCommand, out: &Out) -> Done {
-    let ReleaseCommand::List(args) = command;
-    let releases = all(instance, args.app).await?;
+    match command {
+        ReleaseCommand::List(args) => list(instance, args.app, out).await,
+        ReleaseCommand::Cancel(args) => cancel(instance, args, out).await,
+    }
+}
+
+/// Cancels a deployment, and waits until nothing of it is left.
+async fn cancel(instance: &Instance, args: CancelArgs, out: &Out) -> Done {
+    let view = instance
+        .deployd
+        .call(Repeat::Never, PATIENCE, |client, context| {
+            let (app, release) = (args.app.clone(), args.release.clone());
+            async move {
+                client
+                    .cancel(context, app, release, instance::actor())
+                    .await
+            }
+        })
+        .await?;
+    follow::cancelled(instance, view, out).await
+}
+
+async fn list(instance: &Instance, app: AppName, out: &Out) -> Done {
+    let releases = all(instance, app).await?;
     if out.json {
         let listed: Vec<Listed<'_>> = releases.iter().map(Listed::from).collect();
         return out.object(&listed);
