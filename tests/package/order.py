@@ -4,10 +4,12 @@
 #   server   an ordinary server on which nothing of ours was ever installed
 #   taken    somebody else has the ports 80 and 443
 #   bare     neither dbus nor polkit
+#   foreign  the .rpm instead, with the host's rpm
 #   image    the package was installed before the first boot, where no systemd ran
 WORLDS = {
     "server": ["installing", "setting_up", "upgrading", "costing", "removing"],
     "taken": ["taken"],
     "bare": ["bare"],
-    "image": ["image"],
+    "foreign": ["foreign"],
+    "image": ["image", "asking"],
 }

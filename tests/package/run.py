@@ -1,8 +1,8 @@
 """Installs the packages into booted Debian roots and reports what happened.
 
-    tests/package/run.py --debs DIR --xtask FILE [--debian SUITE]... [--world WORLD]... [--report FILE]
+    tests/package/run.py --debs DIR [--rpms DIR] --xtask FILE [--debian SUITE]... [--world WORLD]... [--report FILE]
 
-DIR has 1.deb to 6.deb, each with a higher version than the one before. The roots and the boots are those
+One DIR has 1.deb to 6.deb, the other 1.rpm and 2.rpm, each with a higher version than the one before. The roots and the boots are those
 of the suite boot (tests/boot); order.py says which scenarios run on which machine.
 """
 
@@ -21,6 +21,7 @@ WORLDS = order.WORLDS
 # Names that both suites have are the other's from here on.
 del sys.modules["order"]
 sys.path.insert(0, str(HERE.parent / "boot"))
+import borrowed  # noqa: E402
 import root  # noqa: E402
 import run as booted  # noqa: E402
 from fault import Fault  # noqa: E402
@@ -34,6 +35,8 @@ def main() -> int:
     lines = []
     for suite in options.debian or root.SUITES[:1]:
         for world in options.world or WORLDS:
+            if world == "foreign" and not options.rpms:
+                continue
             try:
                 lines += run(suite, world, options)
             except Fault as fault:
@@ -70,6 +73,7 @@ def run(suite: str, world: str, options: argparse.Namespace) -> list[dict]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--debs", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--rpms", type=Path, metavar="DIR", help="without it no .rpm is installed")
     parser.add_argument("--xtask", type=Path, required=True, metavar="FILE", help="the program of cargo xtask")
     parser.add_argument("--debian", action="append", choices=root.SUITES, help="the oldest one if none is given")
     parser.add_argument("--world", action="append", choices=WORLDS)
@@ -91,6 +95,9 @@ def _prepare(layer: Path, world: str, options: argparse.Namespace) -> None:
     shutil.copy(HERE / "prepare.sh", upper / "srv")
     shutil.copytree(options.debs, out / "debs")
     shutil.copy(options.xtask, out / "xtask")
+    if world == "foreign":
+        shutil.copytree(options.rpms, out / "rpms")
+        borrowed.rpm(out / "rpm")
     if world == "image":
         # Seen there before the boot as well.
         shutil.copytree(options.debs, upper / "srv/out/debs", ignore=shutil.ignore_patterns("[2-9].deb"))

@@ -32,6 +32,7 @@ NEEDED=(
     lintian:lintian:package
     rpmbuild:rpm:package
 )
+    rpmlint:rpmlint:package
 
 # Runs a command as root, or fails where that is not possible without a question.
 as_root() {

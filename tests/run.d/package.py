@@ -16,6 +16,7 @@ import run as booted  # noqa: E402
 
 # As many as the scenarios want, each with a higher version.
 DEBS = range(1, 7)
+RPMS = range(1, 3)
 BUILD_LIMIT = 20 * 60
 TOOL_LIMIT = 120
 # Making a root takes some minutes, once; its boots and scenarios two.
@@ -24,28 +25,21 @@ ROOT_LIMIT = 40 * 60
 
 def check(machine: Machine) -> Outcome:
     result = Outcome()
-    debs = machine.work / "debs"
-    debs.mkdir()
-    pack = [str(TARGET / "debug/xtask"), "deb", "--fast", "--bin", str(machine.binary)]
     problem = machine.run(["cargo", "build", "--quiet", "--locked", "--package", "xtask"], BUILD_LIMIT)
-    for number in DEBS:
-        out = machine.work / f"deb-{number}"
-        line = [*pack, "--out", str(out), "--version", f"0.1.{number}"]
-        problem = problem or machine.run(line, TOOL_LIMIT)
-        for package in out.glob("*.deb"):
-            package.rename(debs / f"{number}.deb")
+    problem = problem or _pack(machine, "deb", DEBS)
     result.check("the Debian packages are built", problem)
     if problem:
         return result
-    _lintian(machine, debs / "1.deb", result)
-    _rpm(machine, result)
+    _lintian(machine, machine.work / "debs/1.deb", result)
+    has_rpm = _rpm(machine, result)
     if problem := booted.missing():
         result.skipped.append(problem)
         return result
     for suite in root.SUITES:
         report = machine.work / f"package.{suite}.jsonl"
         line = ["python3", "-B", "tests/package/run.py", "--debian", suite, "--report", str(report)]
-        line += ["--debs", str(debs), "--xtask", str(TARGET / "debug/xtask")]
+        line += ["--debs", str(machine.work / "debs"), "--xtask", str(TARGET / "debug/xtask")]
+        line += ["--rpms", str(machine.work / "rpms")] if has_rpm else []
         problem = machine.run(line, ROOT_LIMIT)
         lines = [json.loads(text) for text in report.read_text().splitlines()] if report.exists() else []
         for case in lines:
@@ -57,6 +51,20 @@ def check(machine: Machine) -> Outcome:
     return result
 
 
+def _pack(machine: Machine, kind: str, numbers: range) -> str | None:
+    """Builds WORK/debs/N.deb or WORK/rpms/N.rpm for each number; the problem, if there is one."""
+    packages = machine.work / f"{kind}s"
+    packages.mkdir()
+    line = [str(TARGET / "debug/xtask"), kind, "--fast", "--bin", str(machine.binary)]
+    for number in numbers:
+        out = machine.work / f"{kind}-{number}"
+        if problem := machine.run([*line, "--out", str(out), "--version", f"0.1.{number}"], TOOL_LIMIT):
+            return problem
+        for package in out.glob(f"*.{kind}"):
+            package.rename(packages / f"{number}.{kind}")
+    return None
+
+
 def _lintian(machine: Machine, deb: Path, result: Outcome) -> None:
     if shutil.which("lintian") is None:
         result.skipped.append("lintian is not installed (apt-get install lintian)")
@@ -65,16 +73,21 @@ def _lintian(machine: Machine, deb: Path, result: Outcome) -> None:
     result.check("lintian finds no error and no warning", machine.run(line, TOOL_LIMIT))
 
 
-def _rpm(machine: Machine, result: Outcome) -> None:
+def _rpm(machine: Machine, result: Outcome) -> bool:
+    """Whether there are packages to be installed."""
     if shutil.which("rpmbuild") is None:
         result.skipped.append("rpmbuild is not installed (apt-get install rpm)")
-        return
-    line = [str(TARGET / "debug/xtask"), "rpm", "--fast", "--bin", str(machine.binary), "--out", str(machine.work)]
-    problem = machine.run(line, TOOL_LIMIT)
-    result.check("the rpm is built", problem)
+        return False
+    problem = _pack(machine, "rpm", RPMS)
+    result.check("the rpm packages are built", problem)
     if problem:
-        return
-    package = next(machine.work.glob("*.rpm"))
+        return False
+    package = machine.work / "rpms/1.rpm"
+    if shutil.which("rpmlint") is None:
+        result.skipped.append("rpmlint is not installed (apt-get install rpmlint)")
+    else:
+        line = ["rpmlint", "--rpmlintrc", "packaging/rpm/temps.rpmlintrc", str(package)]
+        result.check("rpmlint finds no error", machine.run(line, TOOL_LIMIT))
     files = set(_ask("rpm", "-qlp", str(package)).splitlines())
     wanted = {
         "/usr/bin/temps",
@@ -90,6 +103,7 @@ def _rpm(machine: Machine, result: Outcome) -> None:
     filled = "%{" not in scripts and "systemd-sysusers temps.conf" in scripts
     problem = parses.stderr.strip() or (None if filled else "a macro is left in them, or they are not there")
     result.check("the scriptlets of the rpm are shell", problem)
+    return True
 
 
 def _shell(scripts: str) -> str:

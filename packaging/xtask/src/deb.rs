@@ -4,7 +4,7 @@
 
 use crate::generated::root;
 use crate::install::{List, Package, gzip};
-use crate::pack::{Pack, Units, architecture, said, stage};
+use crate::pack::{HOMEPAGE, MAINTAINER, Pack, Units, architecture, epoch, said, stage};
 use anyhow::{Context, Result};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -35,6 +35,9 @@ pub fn build(pack: &Pack) -> Result<PathBuf> {
     let binary = tree.join("usr/bin/temps");
     let (architecture, _) = architecture(&binary)?;
 
+    let copyright = tree.join("usr/share/doc/temps/copyright");
+    let text = std::fs::read_to_string(&copyright).context("reading the copyright")?;
+    std::fs::write(&copyright, text.replace("@HOMEPAGE@", HOMEPAGE))?;
     let changelog = tree.join("usr/share/doc/temps/changelog.Debian.gz");
     std::fs::write(&changelog, gzip(changes(&version)?.as_bytes())?)?;
     std::fs::set_permissions(&changelog, Permissions::from_mode(0o644))?;
@@ -50,6 +53,8 @@ pub fn build(pack: &Pack) -> Result<PathBuf> {
             .replace("@LIBRARIES@", &libraries)
             .replace("@SIZE@", &size.to_string())
             .replace("@SCHEMA@", &temps::SCHEMA.to_string())
+            .replace("@MAINTAINER@", MAINTAINER)
+            .replace("@HOMEPAGE@", HOMEPAGE)
     };
     let units = Units::of(&list)?;
     put(
@@ -98,20 +103,6 @@ fn put(path: &Path, text: &str, mode: u32) -> Result<()> {
     Ok(())
 }
 
-/// When the source was last changed, so that one commit makes one package: in seconds since 1970.
-fn epoch() -> u64 {
-    let given = std::env::var("SOURCE_DATE_EPOCH").ok();
-    let commit = || {
-        let mut git = Command::new("git");
-        git.args(["log", "-1", "--format=%ct"]).current_dir(root());
-        said(&mut git).ok()
-    };
-    given
-        .or_else(commit)
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or_default()
-}
-
 /// The changes of the package itself; those of the program are in `changelog.gz`.
 fn changes(version: &str) -> Result<String> {
     let date = said(
@@ -119,13 +110,8 @@ fn changes(version: &str) -> Result<String> {
             .args(["--utc", "--rfc-email", "--date"])
             .arg(format!("@{}", epoch())),
     )?;
-    let control = template("control")?;
-    let maintainer = control
-        .lines()
-        .find_map(|line| line.strip_prefix("Maintainer: "))
-        .context("packaging/deb/control names no maintainer")?;
     Ok(format!(
-        "temps ({version}) unstable; urgency=medium\n\n  * Temps as of this version: changelog.gz says what is new.\n\n -- {maintainer}  {}\n",
+        "temps ({version}) unstable; urgency=medium\n\n  * Temps as of this version: changelog.gz says what is new.\n\n -- {MAINTAINER}  {}\n",
         date.trim()
     ))
 }

@@ -2,7 +2,8 @@
 //! tests' roots are made from such a tree, so that there is one list of what is installed.
 
 use crate::generated::root;
-use anyhow::{Context, Result, bail, ensure};
+use crate::pack::architecture;
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::Deserialize;
 use std::fs::{DirBuilder, Permissions};
@@ -30,6 +31,7 @@ pub enum Package {
 #[serde(deny_unknown_fields)]
 pub struct List {
     file: Vec<File>,
+    generated: Vec<Generated>,
     link: Vec<Link>,
 }
 
@@ -43,6 +45,32 @@ struct File {
     #[serde(default)]
     compress: bool,
     only: Option<Package>,
+}
+
+/// What is made while the package is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Generated {
+    task: Task,
+    dest: PathBuf,
+    #[serde(default)]
+    compress: bool,
+    only: Option<Package>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Task {
+    Notices,
+}
+
+/// What is built before anything is staged.
+#[derive(Debug)]
+pub struct Built<'a> {
+    /// The program.
+    pub binary: &'a Path,
+    /// The notices of what is compiled into it ([`crate::notices`]).
+    pub notices: &'a str,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,7 +89,35 @@ fn readable() -> String {
 /// # Errors
 /// When the list or a file that it names is wrong, or the tree cannot be written.
 pub fn run(destdir: &Path, bin: &Path, package: Option<Package>) -> Result<()> {
-    List::read()?.stage(destdir, bin, package)
+    there(bin)?;
+    let notices = notices(bin)?;
+    let built = Built {
+        binary: bin,
+        notices: &notices,
+    };
+    List::read()?.stage(destdir, &built, package)
+}
+
+/// The notices of what a binary holds.
+///
+/// # Errors
+/// When it is no program, or they cannot be made.
+pub fn notices(bin: &Path) -> Result<String> {
+    let (_, architecture) = architecture(bin)?;
+    crate::notices::text(architecture)
+}
+
+/// That a binary was built.
+///
+/// # Errors
+/// With how it is built, if it was not.
+pub fn there(bin: &Path) -> Result<()> {
+    ensure!(
+        bin.is_file(),
+        "{} is not there: `cargo build --profile dist --package temps` builds it, or name another with --bin",
+        bin.display()
+    );
+    Ok(())
 }
 
 /// The binary that is packed unless another one is named.
@@ -98,21 +154,21 @@ impl List {
     ///
     /// # Errors
     /// When a file is missing, or the tree cannot be written.
-    pub fn stage(&self, destdir: &Path, bin: &Path, package: Option<Package>) -> Result<()> {
-        if !bin.is_file() {
-            bail!(
-                "{} is not there: `cargo build --profile dist --package temps` builds it, or name another with --bin",
-                bin.display()
-            );
-        }
+    pub fn stage(&self, destdir: &Path, built: &Built<'_>, package: Option<Package>) -> Result<()> {
         for file in self.of(package) {
             let source = if file.source == Path::new(BINARY) {
-                bin.to_owned()
+                built.binary.to_owned()
             } else {
                 root().join(&file.source)
             };
             file.put(&source, destdir)
                 .with_context(|| format!("installing {}", file.source.display()))?;
+        }
+        for made in &self.generated {
+            if belongs(made.only, package) {
+                made.put(built, destdir)
+                    .with_context(|| format!("installing {}", made.dest.display()))?;
+            }
         }
         for link in &self.link {
             let path = destdir.join(&link.path);
@@ -143,30 +199,58 @@ impl List {
     fn of(&self, package: Option<Package>) -> impl Iterator<Item = &File> {
         self.file
             .iter()
-            .filter(move |file| package.is_none() || file.only.is_none() || file.only == package)
+            .filter(move |file| belongs(file.only, package))
     }
 
     fn paths(&self) -> impl Iterator<Item = &Path> {
         let files = self.file.iter().map(|file| file.dest.as_path());
-        files.chain(self.link.iter().map(|link| link.path.as_path()))
+        let made = self.generated.iter().map(|made| made.dest.as_path());
+        let links = self.link.iter().map(|link| link.path.as_path());
+        files.chain(made).chain(links)
     }
+}
+
+/// Whether something is for a package; all is, if none is named.
+fn belongs(only: Option<Package>, package: Option<Package>) -> bool {
+    package.is_none() || only.is_none() || only == package
 }
 
 impl File {
     fn put(&self, source: &Path, destdir: &Path) -> Result<()> {
-        let mut to = destdir.join(&self.dest);
-        make_parents(&to)?;
-        if self.compress {
-            to.as_mut_os_string().push(".gz");
-            std::fs::write(&to, gzip(&std::fs::read(source)?)?)?;
-        } else {
-            std::fs::copy(source, &to)?;
-        }
         let mode = u32::from_str_radix(&self.mode, 8)
             .with_context(|| format!("{} is not a mode", self.mode))?;
+        let to = destdir.join(&self.dest);
+        if self.compress {
+            return write(&to, &std::fs::read(source)?, true, mode);
+        }
+        make_parents(&to)?;
+        std::fs::copy(source, &to)?;
         std::fs::set_permissions(&to, Permissions::from_mode(mode))?;
         Ok(())
     }
+}
+
+impl Generated {
+    fn put(&self, built: &Built<'_>, destdir: &Path) -> Result<()> {
+        let text = match self.task {
+            Task::Notices => built.notices,
+        };
+        let to = destdir.join(&self.dest);
+        write(&to, text.as_bytes(), self.compress, 0o644)
+    }
+}
+
+fn write(to: &Path, bytes: &[u8], compress: bool, mode: u32) -> Result<()> {
+    let mut to = to.to_owned();
+    make_parents(&to)?;
+    if compress {
+        to.as_mut_os_string().push(".gz");
+        std::fs::write(&to, gzip(bytes)?)?;
+    } else {
+        std::fs::write(&to, bytes)?;
+    }
+    std::fs::set_permissions(&to, Permissions::from_mode(mode))?;
+    Ok(())
 }
 
 /// The directories above `path`, open to everybody whatever the umask says.
@@ -281,7 +365,12 @@ mod tests {
         let tree = dir.path().join("tree");
         // Twice: what is there is replaced.
         for _ in 0..2 {
-            run(&tree, &bin, Some(Package::Deb)).unwrap();
+            let built = Built {
+                binary: &bin,
+                notices: "of others",
+            };
+            let list = List::read().unwrap();
+            list.stage(&tree, &built, Some(Package::Deb)).unwrap();
         }
         let mode = |path: &str| tree.join(path).metadata().unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode("usr/bin/temps"), 0o755);
@@ -289,6 +378,10 @@ mod tests {
         assert_eq!(mode("usr/share"), 0o755);
         let manual = std::fs::read(tree.join("usr/share/man/man1/temps.1.gz")).unwrap();
         assert_eq!(manual[..2], [0x1f, 0x8b]);
+        assert!(
+            tree.join("usr/share/doc/temps/THIRD-PARTY-NOTICES.gz")
+                .is_file()
+        );
         let link = std::fs::read_link(tree.join("usr/libexec/temps/temps-proxy")).unwrap();
         assert_eq!(link, Path::new("../../bin/temps"));
         assert!(!tree.join("usr/share/licenses").exists(), "that is for rpm");

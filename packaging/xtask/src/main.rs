@@ -5,7 +5,12 @@ mod deb;
 mod generated;
 mod idle;
 mod install;
+// The reader of licence expressions is the one that the architecture tests have.
+#[path = "../../../tests/architecture/licence.rs"]
+mod licence;
+mod linked;
 mod man;
+mod notices;
 mod pack;
 mod prepush;
 mod rpm;
@@ -37,6 +42,8 @@ enum Task {
     Deb(pack::Pack),
     /// Build the package for Fedora and its relatives
     Rpm(pack::Pack),
+    /// Write the licences and notices of what is compiled into the binary
+    Notices(notices::Notices),
     /// Print how large the binary and the Debian package are
     Size(pack::Pack),
     /// Print what the daemons take in memory while nothing happens
@@ -76,6 +83,7 @@ fn main() -> ExitCode {
         }
         Task::Deb(pack) => deb::run(&pack),
         Task::Rpm(pack) => rpm::run(&pack),
+        Task::Notices(args) => notices::run(&args),
         Task::Size(pack) => size::run(&pack),
         Task::Idle(idle) => idle::run(&idle),
     };

@@ -2,12 +2,19 @@
 //! staged tree with a stripped binary.
 
 use crate::generated::root;
-use crate::install::{List, Package};
+use crate::install::{self, Built, List, Package};
+use crate::linked;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
+
+/// Who maintains the packages: the workspace's `authors`.
+pub const MAINTAINER: &str = env!("CARGO_PKG_AUTHORS");
+/// Where the project is found.
+pub const HOMEPAGE: &str = env!("CARGO_PKG_HOMEPAGE");
 
 /// What a package is made of, and where it goes.
 #[derive(Debug, Args)]
@@ -65,11 +72,18 @@ pub struct Staged {
 /// Stages the files of a package, the binary without its symbols.
 ///
 /// # Errors
-/// When a file is missing, or `strip` is.
+/// When a file is missing, or `strip` is, or the binary needs more than every system has.
 pub fn stage(list: &List, bin: &Path, package: Package) -> Result<Staged> {
     let work = tempfile::tempdir().context("making a directory to stage in")?;
     let tree = work.path().join("tree");
-    list.stage(&tree, bin, Some(package))?;
+    install::there(bin)?;
+    linked::check(bin)?;
+    let notices = install::notices(bin)?;
+    let built = Built {
+        binary: bin,
+        notices: &notices,
+    };
+    list.stage(&tree, &built, Some(package))?;
     strip(&tree.join("usr/bin/temps"))?;
     Ok(Staged { tree, work })
 }
@@ -105,12 +119,29 @@ pub fn said(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
+/// When the source was last changed, so that one commit makes one package: in seconds since 1970.
+pub fn epoch() -> u64 {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok();
+    let commit = || {
+        let mut git = Command::new("git");
+        git.args(["log", "-1", "--format=%ct"]).current_dir(root());
+        said(&mut git).ok()
+    };
+    given
+        .or_else(commit)
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or_default()
+}
+
 /// The architecture a binary is for, as Debian and as Fedora call it.
 ///
 /// # Errors
 /// When it is no program for Linux that is packed.
 pub fn architecture(bin: &Path) -> Result<(&'static str, &'static str)> {
-    let head = std::fs::read(bin).with_context(|| format!("reading {}", bin.display()))?;
+    let mut head = Vec::new();
+    std::fs::File::open(bin)
+        .and_then(|file| file.take(20).read_to_end(&mut head))
+        .with_context(|| format!("reading {}", bin.display()))?;
     // ELF: e_machine, little-endian at offset 18 (elf(5)).
     match (head.get(..4), head.get(18..20)) {
         (Some(b"\x7fELF"), Some([0x3e, 0])) => Ok(("amd64", "x86_64")),

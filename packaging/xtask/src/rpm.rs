@@ -3,12 +3,12 @@
 
 use crate::generated::root;
 use crate::install::{List, Package};
-use crate::pack::{Pack, Units, architecture, said, stage};
+use crate::pack::{HOMEPAGE, MAINTAINER, Pack, Units, architecture, epoch, said, stage};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Directories that belong to this package alone, and go with it.
+/// Directories that belong to this package alone, with those below, and go with it.
 const OWN: [&str; 3] = [
     "usr/libexec/temps",
     "usr/share/doc/temps",
@@ -30,6 +30,13 @@ pub fn run(pack: &Pack) -> Result<()> {
     let units = Units::of(&list)?;
     // rpm has no `-` in a version; `~` comes before the release, as in Debian.
     let version = pack.version().replacen('-', "~", 1);
+    // As %changelog wants it: in English, without the time of day.
+    let changed = said(
+        Command::new("date")
+            .env("LC_ALL", "C")
+            .args(["--utc", "+%a %b %d %Y", "--date"])
+            .arg(format!("@{}", epoch())),
+    )?;
     let defines = [
         ("_topdir", work.join("rpm").display().to_string()),
         ("_rpmdir", work.join("out").display().to_string()),
@@ -42,6 +49,9 @@ pub fn run(pack: &Pack) -> Result<()> {
             if pack.fast { "w1.gzdio" } else { "w19.zstdio" }.to_owned(),
         ),
         ("temps_version", version.clone()),
+        ("changed", changed.trim().to_owned()),
+        ("homepage", HOMEPAGE.to_owned()),
+        ("maintainer", MAINTAINER.to_owned()),
         ("staged", staged.tree.display().to_string()),
         ("list", files.display().to_string()),
         ("schema", temps::SCHEMA.to_string()),
@@ -50,7 +60,9 @@ pub fn run(pack: &Pack) -> Result<()> {
         ("daemons", units.daemons.join(" ")),
     ];
     let mut rpmbuild = Command::new("rpmbuild");
-    rpmbuild.args(["-bb", "--target", architecture]);
+    rpmbuild
+        .args(["-bb", "--target", architecture])
+        .env("SOURCE_DATE_EPOCH", epoch().to_string());
     for (name, value) in defines {
         rpmbuild.arg("--define").arg(format!("{name} {value}"));
     }
@@ -68,25 +80,32 @@ pub fn run(pack: &Pack) -> Result<()> {
 /// The lines of `%files`.
 fn entries(tree: &Path) -> Result<String> {
     let mut lines = vec!["%defattr(-,root,root,-)".to_owned()];
-    lines.extend(OWN.map(|directory| format!("%dir /{directory}")));
     let mut open = vec![tree.to_owned()];
+    let mut directories = Vec::new();
     let mut paths = Vec::new();
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 open.push(entry.path());
+                directories.push(entry.path());
             } else {
                 paths.push(entry.path());
             }
         }
     }
-    paths.sort();
-    let below: Vec<PathBuf> = paths
-        .iter()
-        .filter_map(|path| Some(path.strip_prefix(tree).ok()?.to_owned()))
-        .collect();
-    lines.extend(below.iter().map(|path| {
+    let below = |paths: Vec<PathBuf>| -> Vec<PathBuf> {
+        let paths = paths.iter();
+        let mut below: Vec<PathBuf> = paths
+            .filter_map(|path| Some(path.strip_prefix(tree).ok()?.to_owned()))
+            .collect();
+        below.sort();
+        below
+    };
+    let own = below(directories).into_iter();
+    let own = own.filter(|path| OWN.iter().any(|own| path.starts_with(own)));
+    lines.extend(own.map(|path| format!("%dir /{}", path.display())));
+    lines.extend(below(paths).iter().map(|path| {
         let text = path.display();
         if path.starts_with("usr/share/licenses") {
             format!("%license /{text}")
@@ -104,22 +123,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn manuals_and_licences_are_marked_as_such() {
+    fn what_is_ours_alone_and_what_is_read_is_marked_as_such() {
         let dir = tempfile::tempdir().unwrap();
         for path in [
             "usr/bin/temps",
             "usr/share/man/man1/temps.1.gz",
             "usr/share/licenses/temps/LICENSE",
+            "usr/share/doc/temps/examples/proxy.toml",
         ] {
             let path = dir.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
         let text = entries(dir.path()).unwrap();
+        assert!(!text.contains("%dir /usr/bin"), "{text}");
         for line in [
             "/usr/bin/temps",
             "%doc /usr/share/man/man1/temps.1.gz",
             "%license /usr/share/licenses/temps/LICENSE",
+            "%dir /usr/share/licenses/temps",
+            "%dir /usr/share/doc/temps/examples",
         ] {
             assert!(
                 text.lines().any(|found| found == line),

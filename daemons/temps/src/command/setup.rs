@@ -97,12 +97,7 @@ fn wanted(args: &SetupArgs, present: &Present, machine: &Machine) -> Result<Want
     } else {
         args.operator.clone()
     };
-    for user in &operators {
-        if !machine.has_user(user) {
-            return Err(Fault::not_found(format!("there is no user `{user}`"))
-                .hint(format!("`adduser {user}` makes one")));
-        }
-    }
+    known(&operators, machine)?;
     Ok(Wanted {
         base_domain,
         operators,
@@ -134,15 +129,36 @@ fn ask_operators(present: &Present, machine: &Machine) -> Result<Vec<String>, Fa
         present.operators.join(" ")
     };
     let shown = if usual.is_empty() { "nobody" } else { &usual };
-    let answer = prompt::ask(&format!(
-        "Which users may operate the platform, beside root? [{shown}] "
-    ))?;
-    let names = if answer.is_empty() { usual } else { answer };
-    Ok(names
-        .split([' ', ','])
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect())
+    let mut last = Ok(());
+    for _ in 0..ATTEMPTS {
+        let said = last.map_or_else(
+            |fault: Fault| format!("{}\n", fault.what),
+            |()| String::new(),
+        );
+        let answer = prompt::ask(&format!(
+            "{said}Which users may operate the platform, beside root? [{shown}] "
+        ))?;
+        let names = if answer.is_empty() { &usual } else { &answer };
+        let names: Vec<String> = names
+            .split([' ', ','])
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        last = known(&names, machine);
+        if last.is_ok() {
+            return Ok(names);
+        }
+    }
+    last.map(|()| Vec::new())
+}
+
+/// That there are such users.
+fn known(users: &[String], machine: &Machine) -> Result<(), Fault> {
+    match users.iter().find(|user| !machine.has_user(user)) {
+        Some(user) => Err(Fault::not_found(format!("there is no user `{user}`"))
+            .hint(format!("`adduser {user}` makes one"))),
+        None => Ok(()),
+    }
 }
 
 fn agreed(yes: bool) -> Result<(), Fault> {

@@ -148,6 +148,8 @@ impl Machine {
         command
             .args(arguments)
             .stdin(Stdio::null())
+            // A Ctrl-C at the terminal ends setup between two changes, none of them half done.
+            .process_group(0)
             .kill_on_drop(true);
         let done = timeout(PATIENCE, command.output())
             .await
