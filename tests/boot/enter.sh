@@ -40,7 +40,8 @@ boot)
     mount -t tmpfs tmpfs /run/systemd
     # What dynamic users own is on the file system of the host: other than an overlay it can map owners,
     # as an ordinary disk can, and systemd 257 does so.
-    mkdir -p -m 0700 "$layer/private-cache" "$layer/private-state"
+    mkdir -p "$layer/private-cache" "$layer/private-state"
+    chmod 0700 "$layer/private-cache" "$layer/private-state"
     exec systemd-nspawn --quiet --keep-unit --register=no --machine="temps-test-$$" \
         --directory="$root" "$network" --link-journal=no --resolv-conf=off \
         --bind="$layer/private-cache:/var/cache/private" --bind="$layer/private-state:/var/lib/private" \

@@ -12,8 +12,8 @@ WORLDS = {
         ["builds"],
         ["rebooted"],
     ],
-    "apps": [["apps", "hostile"], ["apps_rebooted"]],
-    "engine": [["containers"]],
+    "apps": [["apps", "hostile"], ["main_job", "apps_rebooted"]],
+    "engine": [["containers", "hostile_container"]],
 }
 
 # These ask for the site that `sites` has deployed.

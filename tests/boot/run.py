@@ -136,9 +136,15 @@ def _prepare(layer: Path, world: str, boots: list[list[str]], options: argparse.
     shutil.copy(here / "temps-tests.service", units)
     shutil.copy(here / "install.sh", upper / "srv")
     (layer / "out/boots.json").write_text(json.dumps(boots))
+    if world == "apps" and shutil.which("go"):
+        app = ["tests/apps/make", "go", "healthy", "v1", str(layer / "out/apps/go")]
+        subprocess.run(app, cwd=TESTS.parent, check=True, timeout=INSTALL_LIMIT)
     if world == "engine":
         app = ["tests/apps/make", "container", "healthy", "v1", str(layer / "out/container")]
         subprocess.run(app, cwd=TESTS.parent, check=True, timeout=INSTALL_LIMIT)
+        shutil.copytree(TESTS / "apps/hostile-container", layer / "out/hostile")
+        if busybox := shutil.which("busybox"):
+            shutil.copy(busybox, layer / "out/hostile/busybox")
         # The host's network: its ports 80 and 443 may be taken, and are nobody's business.
         for name in ("http", "https"):
             drop_in = units / f"temps-proxy-{name}.socket.d/50-tests.conf"

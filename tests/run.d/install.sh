@@ -15,6 +15,7 @@ NEEDED=(
     curl:curl:demo
     python3:python3:"this runner, the Python app"
     node:nodejs:"the Node app"
+    go:golang-go:"the Go app"
     dockerd:docker.io:"the docker runtime"
     dbus-daemon:dbus:"the bus"
     dbus-send:dbus-bin:"calls by another user on it"

@@ -1,0 +1,102 @@
+"""An app in a container that tries what no app may, on the engine of the host. Limits are enforced
+there: its memory is held by the host's own control groups."""
+
+import contextlib
+import re
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+from installed import Skipped, get, say, show, temps
+
+BAD, OTHER = "boot-hostile", "boot-neighbour"
+# Made by the host, which has a static busybox.
+SOURCE = Path("/srv/out/hostile")
+SECRET = "the-neighbours-own"
+# Mebibytes: an app's limit, as deployd has it unless told otherwise.
+LIMIT = 512
+
+
+def it_runs_beside_another_container():
+    if not (SOURCE / "busybox").exists():
+        raise Skipped("the host has no busybox to make the image with")
+    for app in (BAD, OTHER):
+        temps("deploy", app, "--source", str(SOURCE))
+    temps("env", "set", OTHER, f"KEY={SECRET}")
+    temps("deploy", OTHER, "--source", str(SOURCE))
+    # What is tried below works where it may.
+    assert SECRET in _try("cat /proc/self/environ", app=OTHER)[1]
+    assert _try("echo kept > /kept && cat /kept", app=OTHER) == (0, "kept\n")
+    assert _try(f"wget -q -O - http://{_address(BAD)}:8080/")[0] == 0
+
+
+def it_reads_no_file_and_no_variable_of_the_platform_or_of_another():
+    for path in ("/kept", "/var/lib/temps", "/etc/temps", "/etc/shadow", "/home", "/root/.bashrc", "/srv"):
+        assert _try(f"ls {path}")[0] != 0, path
+    said = _try("cat /proc/[0-9]*/environ; env")[1]
+    assert "HOSTNAME" in said and SECRET not in said, said
+    names = _try("cat /proc/[0-9]*/comm")[1].split()
+    assert not set(names) & {"systemd", "temps-deployd", "temps-proxy", "dockerd"}, names
+
+
+def it_finds_no_control_socket():
+    for path in ("/run/temps", "/run/docker.sock", "/var/run/docker.sock", "/run/dbus", "/run/systemd"):
+        assert _try(f"ls {path}")[0] != 0, path
+    sockets = [line for line in _try("cat /proc/net/unix")[1].splitlines() if "/" in line]
+    assert not sockets, sockets
+
+
+def it_reaches_no_other_container():
+    status, said = _try(f"nc -w 2 {_address(OTHER)} 8080 < /dev/null")
+    assert status != 0, said
+    say(said.strip() or f"status {status}")
+
+
+def it_forges_no_packets_and_opens_no_public_port():
+    assert _try("ping -c 1 -W 1 127.0.0.1")[0] != 0
+    for port in (8099, 90):
+        assert _try(f"httpd -p {port} -h /www")[0] == 0
+        assert _try(f"wget -q -O - http://127.0.0.1:{port}/")[0] == 0
+        with contextlib.closing(socket.socket()) as visitor:
+            visitor.settimeout(2)
+            assert visitor.connect_ex(("127.0.0.1", port)) != 0, port
+
+
+def it_gets_no_privilege():
+    said = _try("grep -E '^(Cap(Bnd|Amb)|NoNewPrivs|Seccomp):' /proc/self/status")[1]
+    bounding = int(re.search(r"CapBnd:\s*(\w+)", said)[1], 16)
+    # CAP_NET_RAW, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_MKNOD (linux/capability.h).
+    assert not any(bounding >> number & 1 for number in (13, 12, 21, 19, 27)), said
+    assert "NoNewPrivs:\t1" in said and "Seccomp:\t2" in said, said
+    for command in ("mount -t tmpfs none /www", "mknod /x b 8 0", "unshare -m true", "ip link set eth0 down"):
+        assert _try(command)[0] != 0, command
+
+
+def it_uses_no_more_memory_than_its_limit():
+    # `tail` keeps what it may have to print.
+    assert _try(f"head -c {LIMIT // 4}m /dev/zero | tail -c {LIMIT // 4}m | wc -c")[1] == f"{LIMIT // 4 << 20}\n"
+    said = _try(f"head -c {LIMIT * 3 // 2}m /dev/zero | tail -c {LIMIT * 3 // 2}m | wc -c")[1]
+    assert said.split()[-1] != str(LIMIT * 3 // 2 << 20), said
+    say(f"enforced by the host's engine: {LIMIT * 3 // 2} MiB were asked for, {said.split()[-1]} bytes came")
+
+
+def both_are_removed():
+    for app in (BAD, OTHER):
+        temps("app", "destroy", app, "--yes")
+        assert _get(app, "/")[0] == 404
+
+
+def _try(command: str, app: str = BAD) -> tuple[int, str]:
+    """Exit status and output of a command in the container."""
+    status, body = _get(app, f"/cgi-bin/run?{quote(command, safe='')}")
+    assert status == 200, (status, body)
+    said, _, ended = body.rpartition("status ")
+    return int(ended), said
+
+
+def _address(app: str) -> str:
+    return re.search(r"inet ([0-9.]+)", _try("ip -4 address show dev eth0", app=app)[1])[1]
+
+
+def _get(app: str, path: str) -> tuple[int, str]:
+    return get(f"{app}.localhost", path, port=int(re.search(r":(\d+) ", show("temps-proxy-http.socket", "Listen"))[1]))
