@@ -32,8 +32,8 @@ NEEDED=(
     dpkg-shlibdeps:dpkg-dev:package
     lintian:lintian:package
     rpmbuild:rpm:package
-)
     rpmlint:rpmlint:package
+)
 
 # Runs a command as root, or fails where that is not possible without a question.
 as_root() {
