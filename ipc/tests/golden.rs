@@ -81,6 +81,7 @@ fn frames() -> BTreeMap<&'static str, Vec<u8>> {
         health_timeout_ms: Some(30_000),
         watch_ms: Some(120_000),
         actor: actor.clone(),
+        socket_activated: Some(true),
     };
     let snapshot = Snapshot {
         generation: 7,
@@ -213,6 +214,7 @@ fn frames() -> BTreeMap<&'static str, Vec<u8>> {
             source: "dir shop".into(),
             reason: "bad".into(),
             actor: "ada".into(),
+            socket_activated: true,
         }]))),
     );
     add(
@@ -263,6 +265,17 @@ fn frames() -> BTreeMap<&'static str, Vec<u8>> {
         encode(&ProxyRequest::Drained {
             target: instance(),
             wait_ms: 10,
+        }),
+    );
+    add(
+        "proxy/probe of each kind",
+        encode(&ProxyRequest::Probe {
+            request: ProbeRequest {
+                targets: [HealthCheck::Any, HealthCheck::Tcp, HealthCheck::Passive]
+                    .map(|check| Target { check, ..target() })
+                    .into(),
+                timeout_ms: 500,
+            },
         }),
     );
     add("proxy/generation", encode(&ProxyRequest::Generation {}));

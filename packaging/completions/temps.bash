@@ -399,7 +399,7 @@ _temps() {
             return 0
             ;;
         temps__subcmd__deploy)
-            opts="-h --source --image --git --static --runtime --domain --health --health-timeout --watch --env --label --spa --no-wait --json --runtime-dir --help"
+            opts="-h --source --image --git --static --runtime --socket-activated --domain --health --health-timeout --watch --env --label --spa --no-wait --json --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -429,6 +429,10 @@ _temps() {
                     ;;
                 --runtime)
                     COMPREPLY=($(compgen -W "docker process systemd static" -- "${cur}"))
+                    return 0
+                    ;;
+                --socket-activated)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --domain)

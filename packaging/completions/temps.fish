@@ -64,6 +64,8 @@ complete -c temps -n "__fish_temps_using_subcommand deploy" -l runtime -d 'How t
 process\t''
 systemd\t''
 static\t''"
+complete -c temps -n "__fish_temps_using_subcommand deploy" -l socket-activated -d 'Let a request start it: the socket is there before it, and it may end when it is idle' -r -f -a "true\t''
+false\t''"
 complete -c temps -n "__fish_temps_using_subcommand deploy" -l domain -d 'A host that the app shall answer to, beside its own' -r -f -a "(__fish_print_hostnames)"
 complete -c temps -n "__fish_temps_using_subcommand deploy" -l health -d 'Path that answers 200 to 399 when the app is healthy, such as /health' -r
 complete -c temps -n "__fish_temps_using_subcommand deploy" -l health-timeout -d 'How long it may take to become healthy, such as 90s' -r

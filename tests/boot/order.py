@@ -12,7 +12,7 @@ WORLDS = {
         ["builds"],
         ["rebooted"],
     ],
-    "apps": [["apps", "hostile"], ["main_job", "apps_rebooted"]],
+    "apps": [["apps", "hostile", "activated"], ["activated_rebooted", "main_job", "apps_rebooted"]],
     "engine": [["containers", "hostile_container"]],
 }
 

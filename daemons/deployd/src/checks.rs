@@ -25,6 +25,7 @@ pub async fn status(engine: &Engine) -> Result<DeploydStatus, Fault> {
     checks.extend(copy_behind(engine));
     checks.extend(engine.runtime_checks().await);
     checks.extend(engine.dying_checks().await?);
+    checks.extend(engine.resting_checks().await?);
     checks.push(match engine.proxy_check().await {
         Ok(()) => check(
             "proxy",

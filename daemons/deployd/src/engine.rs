@@ -12,6 +12,7 @@
 //!   that nobody knows of;
 //! - the old instance is stopped only when the proxy says that no request can reach it any more.
 
+pub mod activation;
 pub mod cancel;
 pub mod destroy;
 pub mod domain;

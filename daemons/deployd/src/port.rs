@@ -62,6 +62,9 @@ pub struct InstanceSpec {
     pub url: String,
     /// Where its output is kept, in the format of [`crate::logfile`].
     pub log: PathBuf,
+    /// Whether the first request starts it, in a socket that is there before it; only ever asked of the
+    /// systemd runtime.
+    pub socket_activated: bool,
 }
 
 /// How an instance is.
@@ -69,6 +72,11 @@ pub struct InstanceSpec {
 pub enum InstanceState {
     /// It runs.
     Running,
+    /// It does not run, and the next request starts it: socket-activated.
+    Resting {
+        /// How it ended, in words, if it did not end well.
+        failed: Option<String>,
+    },
     /// It ended by itself.
     Exited {
         /// In words, such as `exited with status 3` or `was killed by signal 9 (out of memory)`.
@@ -135,7 +143,8 @@ pub trait Runtime: Send + Sync {
     /// When the engine does not answer: the state is unknown then, not `Absent`.
     async fn state(&self, id: &InstanceId) -> Result<InstanceState, RuntimeError>;
 
-    /// Waits until the instance does not run any more (at once if it does not). Cancel-safe.
+    /// Waits until the instance does not run any more (at once if it does not); one that rests has not
+    /// ended, unless it failed. Cancel-safe.
     ///
     /// # Errors
     /// When the engine does not answer.

@@ -45,6 +45,7 @@ impl World {
             env: Vec::new(),
             url: "http://shop.localhost:8080".to_owned(),
             log: self.dir.path().join("logs").join(format!("{id}.log")),
+            socket_activated: false,
             id,
         }
     }

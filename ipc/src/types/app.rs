@@ -130,7 +130,8 @@ pub struct AppView {
     pub runtime: Option<RuntimeKind>,
     /// The release that serves, if one does.
     pub release: Option<ReleaseId>,
-    /// One word: `live`, `deploying`, `down` (a release should serve and does not) or `empty`.
+    /// One word: `live`, `resting` (it was started by no request yet, or ended while there was none:
+    /// the next one starts it), `deploying`, `down` (a release should serve and does not) or `empty`.
     pub state: String,
     /// Every host it answers to, the platform's own first.
     pub hosts: Vec<Host>,
@@ -144,6 +145,8 @@ pub struct AppView {
     pub restarts: u32,
     /// When it is replaced next: it died again, and waits for a pause to end.
     pub restart_at: Option<Timestamp>,
+    /// Whether a request starts it, in a socket that the service manager holds.
+    pub socket_activated: bool,
 }
 
 /// A running copy of a release as seen from outside.

@@ -31,6 +31,9 @@ pub struct DeployRequest {
     pub watch_ms: Option<u64>,
     /// Who asks.
     pub actor: Actor,
+    /// Whether the service manager opens the instance's socket and starts it with the first request;
+    /// true asks for the systemd runtime.
+    pub socket_activated: Option<bool>,
 }
 
 /// Where a deployment is. Append-only.

@@ -59,4 +59,6 @@ pub struct ReleaseView {
     pub reason: String,
     /// Who asked for it.
     pub actor: String,
+    /// Whether its instances are started by requests.
+    pub socket_activated: bool,
 }

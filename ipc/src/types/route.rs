@@ -85,6 +85,9 @@ pub enum HealthCheck {
     Any,
     /// A connection is accepted.
     Tcp,
+    /// Not asked at all: a connection would start the instance, which rests until a request comes.
+    /// Only requests that do not reach it say that something is wrong.
+    Passive,
 }
 
 /// A directory of files that the proxy serves itself.

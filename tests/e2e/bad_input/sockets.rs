@@ -188,6 +188,7 @@ fn deploy_archive(world: &World, archive: &[u8]) -> Result<(Outcome, String), Fa
             health_timeout_ms: None,
             watch_ms: Some(0),
             actor: Actor::new("nobody", "test"),
+            socket_activated: None,
         };
         let mut view = deployd
             .call(Repeat::Never, PATIENCE, |client, context| {

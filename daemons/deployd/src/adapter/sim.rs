@@ -31,6 +31,9 @@ use temps_ipc::id::{InstanceId, ReleaseId};
 use temps_ipc::types::{AppName, Backend, RuntimeKind, Snapshot, Timestamp};
 use tokio::time::Instant;
 
+/// How an instance ends that was not needed.
+const WELL: &str = "exited with status 0";
+
 /// Something that was done to the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -197,6 +200,14 @@ impl World {
     pub fn kill(&self, id: &InstanceId) {
         if let Some(instance) = self.inner().instances.get_mut(id) {
             let how = "was killed by signal 9 (SIGKILL)".to_owned();
+            instance.ended.get_or_insert((how, Timestamp::now()));
+        }
+    }
+
+    /// A running instance ends well, as one that requests start does when it is idle.
+    pub fn rest(&self, id: &InstanceId) {
+        if let Some(instance) = self.inner().instances.get_mut(id) {
+            let how = WELL.to_owned();
             instance.ended.get_or_insert((how, Timestamp::now()));
         }
     }

@@ -8,7 +8,9 @@
 //!   outside, and nothing else on this host;
 //! - command and variables are handed over as a credential ([`launch`]);
 //! - what it prints goes to the journal, and from there into its log file ([`journal`]);
-//! - the manager never restarts it: deployd decides what runs.
+//! - the manager never restarts it: deployd decides what runs;
+//! - if it is socket-activated, the manager holds its socket, in the same namespace, and starts it with
+//!   the first connection, also after it has ended. What waits in the socket is lost by neither.
 //!
 //! ```text
 //! (none) --files, namespace, unit--> running --ends--> failed or exited --stop: log, remove--> (none)
@@ -18,6 +20,7 @@
 //! The instance's directory is made first and removed last, so whatever a crash leaves is found.
 
 mod directory;
+mod exec;
 mod journal;
 mod launch;
 pub mod manager;
@@ -41,7 +44,7 @@ use journal::Journal;
 use launch::Launch;
 use manager::{JobResult, Manager, ManagerError};
 use nix::libc;
-use state::Found;
+use state::{Found, Starts};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
@@ -50,7 +53,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use temps_ipc::Fault;
 use temps_ipc::id::{InstanceId, ReleaseId};
-use temps_ipc::types::{Address, AppName, RuntimeKind};
+use temps_ipc::types::{Address, AppName, RuntimeKind, Timestamp};
 use tokio::time::sleep;
 
 /// The port of every instance: each has an address of its own.
@@ -142,10 +145,16 @@ impl SystemdRuntime {
     }
 
     async fn current(&self, id: &InstanceId) -> Result<InstanceState, ManagerError> {
-        let found = self.manager.properties(&name::unit(id)).await?;
-        Ok(found.map_or(InstanceState::Absent, |found| {
-            Found(&found).state(self.settings.limits.memory)
-        }))
+        let memory = self.settings.limits.memory;
+        let Some(found) = self.manager.properties(&name::unit(id)).await? else {
+            return Ok(InstanceState::Absent);
+        };
+        let found = Found(&found);
+        if !found.is_activated() {
+            return Ok(found.state(memory));
+        }
+        let socket = self.manager.properties(&name::socket(id)).await?;
+        Ok(found.activated(socket.as_ref().map(Found), memory))
     }
 
     /// Stops the unit: the polite signal, after `grace` the other one.
@@ -169,10 +178,17 @@ impl SystemdRuntime {
         self.manager.reset_failed(unit).await
     }
 
-    /// Removes the unit and its namespace; the directory goes last.
+    /// Stops the instance's units: its socket first, which would start it again.
+    async fn stop_units(&self, id: &InstanceId, grace: Duration) -> Result<(), ManagerError> {
+        self.stop_unit(&name::socket(id), Duration::from_secs(10))
+            .await?;
+        self.stop_unit(&name::unit(id), grace).await
+    }
+
+    /// Removes the units and the namespace; the directory goes last.
     async fn remove(&self, id: &InstanceId, grace: Duration) -> Result<(), RuntimeError> {
         let remove = async {
-            self.stop_unit(&name::unit(id), grace).await?;
+            self.stop_units(id, grace).await?;
             self.stop_unit(&name::namespace_unit(id), Duration::from_secs(10))
                 .await
         };
@@ -223,19 +239,35 @@ impl SystemdRuntime {
             .map_err(failed)?;
         let unit = name::unit(&spec.id);
         let properties = unit::properties(spec, root, &directory, &self.settings.limits);
-        let started = self
-            .manager
-            .start_transient(&unit, properties, START_LIMIT)
-            .await;
+        let started = if spec.socket_activated {
+            let socket = unit::socket(spec, address.port());
+            let others = vec![(unit, properties)];
+            self.manager
+                .start_with(&name::socket(&spec.id), socket, others, START_LIMIT)
+                .await
+        } else {
+            self.manager
+                .start_transient(&unit, properties, START_LIMIT)
+                .await
+        };
         match started {
             Ok(JobResult::Done) => Ok(()),
             Ok(JobResult::Unknown)
-                if self
-                    .current(&spec.id)
-                    .await
-                    .is_ok_and(|state| state == InstanceState::Running) =>
+                if matches!(
+                    self.current(&spec.id).await,
+                    Ok(InstanceState::Running | InstanceState::Resting { .. })
+                ) =>
             {
                 Ok(())
+            }
+            Ok(JobResult::Other(result)) if spec.socket_activated && result != "dependency" => {
+                Err(RuntimeError::Unavailable(
+                    Fault::unavailable(format!("the app's socket cannot be opened ({result})"))
+                        .hint(format!(
+                            "`journalctl -u {}` says why",
+                            name::socket(&spec.id)
+                        )),
+                ))
             }
             Ok(result) => Err(RuntimeError::Unavailable(self.why(&spec.id, &result).await)),
             Err(ManagerError::Refused { name, text }) => Err(RuntimeError::Unavailable(
@@ -343,7 +375,7 @@ impl Runtime for SystemdRuntime {
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RuntimeError> {
         let state = self.state(&spec.id).await?;
         match state {
-            InstanceState::Running => return Ok(()),
+            InstanceState::Running | InstanceState::Resting { .. } => return Ok(()),
             InstanceState::Exited { .. } => {
                 self.stop(&spec.id, Duration::ZERO, &spec.log).await?;
             }
@@ -365,12 +397,21 @@ impl Runtime for SystemdRuntime {
 
     async fn ended(&self, id: &InstanceId) -> Result<InstanceState, RuntimeError> {
         let unit = name::unit(id);
+        let begun = Timestamp::now();
+        let mut starts = Starts::default();
         loop {
+            // One that is started again at once may never be seen dead.
+            let started = self.manager.started(&unit).await;
+            if starts.is_another(started.map_err(|error| unreachable_manager(&error))?)
+                && let Some(how) = self.journal.crash(&unit, begun).await
+            {
+                return Ok(InstanceState::Resting { failed: Some(how) });
+            }
             let sub = self.manager.sub_state(&unit).await;
             if sub.map_err(|error| unreachable_manager(&error))?.as_deref() != Some("running") {
-                let state = self.state(id).await?;
-                if state != InstanceState::Running {
-                    return Ok(state);
+                match self.state(id).await? {
+                    InstanceState::Running | InstanceState::Resting { failed: None } => {}
+                    state => return Ok(state),
                 }
             }
             sleep(POLL).await;
@@ -383,7 +424,7 @@ impl Runtime for SystemdRuntime {
 
     async fn stop(&self, id: &InstanceId, grace: Duration, log: &Path) -> Result<(), RuntimeError> {
         if self.current(id).await != Ok(InstanceState::Absent) {
-            self.stop_unit(&name::unit(id), grace)
+            self.stop_units(id, grace)
                 .await
                 .map_err(|error| unreachable_manager(&error))?;
             self.journal.sync().await;

@@ -174,6 +174,7 @@ impl Manager {
             health_timeout_ms: None,
             watch_ms: None,
             actor: caller.actor,
+            socket_activated: None,
         };
         let begun = self.engine().deploy(request, caller.uid).await?;
         self.job(connection, begun.id.as_str()).await

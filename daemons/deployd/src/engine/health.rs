@@ -148,10 +148,14 @@ enum Verdict {
 pub(super) async fn ended(runtime: &Arc<dyn Runtime>, instance: &Instance) -> String {
     loop {
         match runtime.ended(&instance.id).await {
-            Ok(InstanceState::Exited { how, .. }) => return how,
+            Ok(
+                InstanceState::Exited { how, .. } | InstanceState::Resting { failed: Some(how) },
+            ) => return how,
             Ok(InstanceState::Absent) => return "disappeared".to_owned(),
             // An engine that does not answer says nothing about the instance.
-            Ok(InstanceState::Running) | Err(_) => tokio::time::sleep(PAUSE).await,
+            Ok(InstanceState::Running | InstanceState::Resting { failed: None }) | Err(_) => {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 }
@@ -177,6 +181,9 @@ async fn unhealthy(
                 "it answers {status} on / (waited {seconds:.0} s; choose another path with --health)"
             ),
         },
+        ProbeFailure::TimedOut if release.socket_activated => format!(
+            "it does not answer in the socket that it was given as descriptor 3 (LISTEN_FDS); where its command is more than a list of simple ones, the last needs `exec` (waited {seconds:.0} s)"
+        ),
         ProbeFailure::Refused | ProbeFailure::TimedOut | ProbeFailure::Broken(_) => {
             let expected = match address {
                 Address::Tcp(address) => format!("port {} ($PORT)", address.port()),

@@ -168,6 +168,7 @@ impl Engine {
             env,
             url: self.settings.url(&app.name),
             log,
+            socket_activated: release.socket_activated,
         };
         match self.retried(|| runtime.start(&spec)).await {
             Ok(()) => Ok(Ok(instance)),

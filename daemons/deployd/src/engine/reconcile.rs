@@ -213,7 +213,7 @@ impl Engine {
                 return Ok(None);
             };
             match runtime.state(&instance.id).await {
-                Ok(InstanceState::Running) => {}
+                Ok(InstanceState::Running | InstanceState::Resting { .. }) => {}
                 Ok(InstanceState::Exited { .. } | InstanceState::Absent) => down = true,
                 Err(error) => {
                     warn!(app = %app.name, %error, "cannot tell whether its instance runs");

@@ -50,8 +50,19 @@ impl Engine {
         }
         let id = ReleaseId::fresh();
         let env = self.env_of(&app.id).await?;
+        let is_source = matches!(
+            request.source,
+            Source::Directory { .. } | Source::Git { .. }
+        );
+        let socket_activated = request.socket_activated.unwrap_or(app.socket_activated);
+        // What takes a socket keeps the one runtime that gives it.
+        let runtime = runtime.or((is_source && socket_activated).then_some(RuntimeKind::Systemd));
         let (material, source, runtime) =
             self.material(&app, &id, &request.source, runtime).await?;
+        if request.socket_activated == Some(true) {
+            // Of an earlier release's content the runtime is known only now.
+            takes_a_socket(runtime)?;
+        }
         let release = Release {
             id: id.clone(),
             app: app.id.clone(),
@@ -71,6 +82,7 @@ impl Engine {
             actor: request.actor.name.clone(),
             served_at: None,
             created_at: Timestamp::now(),
+            socket_activated,
         };
         let watch = request.watch_ms.unwrap_or(app.watch_ms);
         let deployment = Deployment::queued(&app, &id, Kind::Deploy, watch);
@@ -212,6 +224,7 @@ impl Engine {
             watch_ms: self.settings.watch.as_millis() as u64,
             release: None,
             destroying: false,
+            socket_activated: false,
         }
     }
 
@@ -256,8 +269,17 @@ impl Engine {
             (Source::Image { .. }, None | Some(RuntimeKind::Docker)) => Some(RuntimeKind::Docker),
             (Source::Image { .. }, Some(kind)) => return contradiction("an image", kind),
             (Source::Release { .. }, _) => None,
+            // Nothing else can be meant.
+            (Source::Directory { .. } | Source::Git { .. }, None)
+                if request.socket_activated == Some(true) =>
+            {
+                Some(RuntimeKind::Systemd)
+            }
             (Source::Directory { .. } | Source::Git { .. }, kind) => kind,
         };
+        if request.socket_activated == Some(true) {
+            takes_a_socket(runtime)?;
+        }
         match runtime {
             Some(kind @ (RuntimeKind::Docker | RuntimeKind::Process | RuntimeKind::Systemd))
                 if self.runtimes.get(kind).is_none() =>
@@ -314,6 +336,19 @@ fn make_app(tx: &Transaction<'_>, app: &App, base: &Host) -> Result<(), RowError
             super::domain::own_host_is_free(tx, app, base)?;
             app::put(tx, app)
         }
+    }
+}
+
+/// Refuses a runtime that hands no socket to what it starts; one that is not known yet passes.
+fn takes_a_socket(runtime: Option<RuntimeKind>) -> Result<(), Fault> {
+    match runtime {
+        None | Some(RuntimeKind::Systemd) => Ok(()),
+        Some(kind) => Err(Fault::invalid(format!(
+            "the {kind} runtime cannot start an app by its socket: only the systemd runtime can"
+        ))
+        .hint(
+            "leave --socket-activated out, or deploy source with a Procfile and --runtime systemd",
+        )),
     }
 }
 

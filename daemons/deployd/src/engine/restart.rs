@@ -270,6 +270,10 @@ impl Engine {
         if let Some(how) = self.how_ended(instance).await {
             return Ok(Found::Bad(how));
         }
+        // Asked, it would be started.
+        if self.state_of(instance).await == Some(InstanceState::Resting { failed: None }) {
+            return Ok(Found::Well);
+        }
         let release = instance.release.clone();
         let release = self
             .store
@@ -296,7 +300,9 @@ impl Engine {
         match timeout(STATE_TIME, runtime.state(&instance.id)).await {
             Ok(Ok(InstanceState::Exited { how, .. })) => Some(format!("it {how}")),
             Ok(Ok(InstanceState::Absent)) => Some("its instance is gone".to_owned()),
-            Ok(Ok(InstanceState::Running) | Err(_)) | Err(_) => None,
+            Ok(Ok(InstanceState::Running | InstanceState::Resting { .. }) | Err(_)) | Err(_) => {
+                None
+            }
         }
     }
 

@@ -56,7 +56,7 @@ impl Engine {
         Ok(match runtime.state(&instance.id).await {
             Ok(InstanceState::Absent) => true,
             Ok(InstanceState::Exited { .. }) => is_older_than_boot(&instance),
-            Ok(InstanceState::Running) | Err(_) => false,
+            Ok(InstanceState::Running | InstanceState::Resting { .. }) | Err(_) => false,
         })
     }
 }

@@ -154,7 +154,7 @@ impl Engine {
             if let Some(runtime) = self.runtimes.get(candidate.runtime)
                 && matches!(
                     runtime.state(&candidate.id).await,
-                    Ok(InstanceState::Running)
+                    Ok(InstanceState::Running | InstanceState::Resting { failed: None })
                 )
             {
                 return Ok(Some(candidate));

@@ -258,13 +258,14 @@ fn backend(
             })
         }));
     }
+    let check = super::activation::check(db, app, release)?;
     let targets: Vec<Target> = serving
         .into_iter()
         .filter_map(|instance| {
             Some(Target {
                 id: instance.id,
                 address: instance.address?,
-                check: release.check(),
+                check: check.clone(),
             })
         })
         .collect();

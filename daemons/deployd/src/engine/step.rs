@@ -134,12 +134,16 @@ impl Engine {
             }
             _ => {}
         }
-        match self.record(deployment, |_, _| Ok(())).await {
+        match self
+            .record(deployment, super::activation::rests_from_now_on)
+            .await
+        {
             Ok(()) => {}
             Err(StoreError::Busy(_)) => return Ok(false),
             Err(error) => return Err(error),
         }
         self.advanced(app, deployment).await;
+        self.let_rest(app, deployment).await?;
         Ok(true)
     }
 

@@ -46,13 +46,15 @@ impl Engine {
             if fresh {
                 // What the release was deployed with is what the app has from now on.
                 tx.execute(
-                    "UPDATE app SET runtime = ?2, health = ?3, health_timeout_ms = ?4, watch_ms = ?5 WHERE id = ?1",
+                    "UPDATE app SET runtime = ?2, health = ?3, health_timeout_ms = ?4, watch_ms = ?5,
+                        socket_activated = ?6 WHERE id = ?1",
                     rusqlite::params![
                         owner.id.as_str(),
                         release.runtime.map(temps_ipc::types::RuntimeKind::name),
                         release.health,
                         release.health_timeout_ms as i64,
                         deployment.watch_ms as i64,
+                        release.socket_activated,
                     ],
                 )?;
             }

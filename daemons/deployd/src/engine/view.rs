@@ -131,7 +131,7 @@ impl Engine {
                 .iter()
                 .map(|deployment| self.view_deployment(&facts.app.name, deployment))
                 .collect(),
-            app: self.view_facts(facts, false),
+            app: self.view_facts(facts, "live"),
         };
         Ok(rows.into_iter().map(record).collect())
     }
@@ -147,15 +147,29 @@ impl Engine {
     }
 
     async fn view_app(&self, facts: Facts) -> AppView {
-        let down =
-            futures::future::join_all(facts.serving.iter().map(|instance| self.is_gone(instance)))
-                .await
-                .into_iter()
-                .any(|down| down);
-        self.view_facts(facts, down)
+        let states =
+            futures::future::join_all(facts.serving.iter().map(|instance| self.state_of(instance)))
+                .await;
+        let is_gone = |state: &Option<InstanceState>| {
+            matches!(
+                state,
+                Some(InstanceState::Exited { .. } | InstanceState::Absent)
+            )
+        };
+        let rests =
+            |state: &Option<InstanceState>| matches!(state, Some(InstanceState::Resting { .. }));
+        let how = if states.iter().any(is_gone) {
+            "down"
+        } else if !states.is_empty() && states.iter().all(rests) {
+            "resting"
+        } else {
+            "live"
+        };
+        self.view_facts(facts, how)
     }
 
-    fn view_facts(&self, facts: Facts, down: bool) -> AppView {
+    /// `how` is the word for an app that should serve, and for which something is there.
+    fn view_facts(&self, facts: Facts, how: &str) -> AppView {
         let under_way = facts
             .open
             .iter()
@@ -163,8 +177,8 @@ impl Engine {
         let state = match &facts.app.release {
             _ if under_way => "deploying",
             None => "empty",
-            Some(_) if down || facts.serving.is_empty() => "down",
-            Some(_) => "live",
+            Some(_) if facts.serving.is_empty() => "down",
+            Some(_) => how,
         };
         AppView {
             url: self.settings.url(&facts.app.name),
@@ -191,23 +205,19 @@ impl Engine {
             created_at: facts.app.created_at,
             restarts: facts.restarts,
             restart_at: self.restart_at(&facts.app),
+            socket_activated: facts.socket_activated,
             name: facts.app.name,
         }
     }
 
-    /// Whether the instance is known not to run.
-    async fn is_gone(&self, instance: &Instance) -> bool {
-        if instance.address.is_none() {
-            return false;
-        }
+    /// How the instance is; none if that is not known, or if it is files.
+    pub(super) async fn state_of(&self, instance: &Instance) -> Option<InstanceState> {
+        instance.address.as_ref()?;
         let Some(runtime) = self.runtimes.get(instance.runtime) else {
-            return true;
+            return Some(InstanceState::Absent);
         };
         let state = tokio::time::timeout(STATE_TIME, runtime.state(&instance.id)).await;
-        matches!(
-            state,
-            Ok(Ok(InstanceState::Exited { .. } | InstanceState::Absent))
-        )
+        state.ok()?.ok()
     }
 
     /// Releases, latest first.
@@ -229,6 +239,7 @@ impl Engine {
         Ok(rows
             .into_iter()
             .map(|row| ReleaseView {
+                socket_activated: row.socket_activated,
                 id: row.id,
                 status: row.status,
                 runtime: row.runtime.or(row.wanted_runtime),
@@ -257,6 +268,7 @@ struct Facts {
     serving: Vec<Instance>,
     open: Vec<Deployment>,
     restarts: u32,
+    socket_activated: bool,
 }
 
 impl Facts {
@@ -273,6 +285,10 @@ impl Facts {
                 .collect(),
             open: deployment::open(db, &app.id)?,
             restarts: restart::count(db, &app.id)?,
+            socket_activated: match &app.release {
+                Some(serving) => release::get(db, serving)?.socket_activated,
+                None => app.socket_activated,
+            },
             app,
         })
     }

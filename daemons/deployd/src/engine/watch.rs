@@ -88,9 +88,9 @@ impl Engine {
         };
         let state = tokio::time::timeout(STATE_TIME, runtime.state(&instance.id)).await;
         Ok(match state {
-            Ok(Ok(InstanceState::Exited { how, .. })) => {
-                Some(format!("it {how} while it was watched"))
-            }
+            Ok(Ok(
+                InstanceState::Exited { how, .. } | InstanceState::Resting { failed: Some(how) },
+            )) => Some(format!("it {how} while it was watched")),
             Ok(Ok(InstanceState::Absent)) => {
                 Some("its instance disappeared while it was watched".to_owned())
             }

@@ -26,10 +26,12 @@ pub struct App {
     pub release: Option<ReleaseId>,
     /// Its removal has begun.
     pub destroying: bool,
+    /// Whether its next release is started by requests, unless it is said otherwise.
+    pub socket_activated: bool,
 }
 
-const COLUMNS: &str =
-    "id, name, created_at, runtime, health, health_timeout_ms, watch_ms, release, destroying";
+const COLUMNS: &str = "id, name, created_at, runtime, health, health_timeout_ms, watch_ms, release, destroying, \
+     socket_activated";
 
 fn read(row: &Row<'_>) -> Result<App, RowError> {
     let runtime: Option<String> = row.get(3)?;
@@ -44,16 +46,18 @@ fn read(row: &Row<'_>) -> Result<App, RowError> {
         watch_ms: row.get::<_, i64>(6)?.unsigned_abs(),
         release: release.map(|text| parsed("app", &text)).transpose()?,
         destroying: row.get(8)?,
+        socket_activated: row.get(9)?,
     })
 }
 
 /// Writes the app, new or changed.
 pub fn put(tx: &Transaction<'_>, app: &App) -> Result<(), RowError> {
     tx.execute(
-        "INSERT INTO app(id, name, created_at, runtime, health, health_timeout_ms, watch_ms, release, destroying)
-         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "INSERT INTO app(id, name, created_at, runtime, health, health_timeout_ms, watch_ms, release, destroying,
+            socket_activated)
+         VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT(id) DO UPDATE SET name = ?2, runtime = ?4, health = ?5,
-            health_timeout_ms = ?6, watch_ms = ?7, release = ?8, destroying = ?9",
+            health_timeout_ms = ?6, watch_ms = ?7, release = ?8, destroying = ?9, socket_activated = ?10",
         params![
             app.id.as_str(),
             app.name.as_str(),
@@ -64,6 +68,7 @@ pub fn put(tx: &Transaction<'_>, app: &App) -> Result<(), RowError> {
             app.watch_ms as i64,
             app.release.as_ref().map(ReleaseId::as_str),
             app.destroying,
+            app.socket_activated,
         ],
     )?;
     Ok(())

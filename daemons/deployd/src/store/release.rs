@@ -39,6 +39,8 @@ pub struct Release {
     pub served_at: Option<Timestamp>,
     /// When it was asked for.
     pub created_at: Timestamp,
+    /// Whether its instances are started by requests.
+    pub socket_activated: bool,
 }
 
 impl Release {
@@ -52,7 +54,7 @@ impl Release {
 }
 
 const COLUMNS: &str = "id, app, status, material, wanted_runtime, runtime, artifact, env, health, \
-     health_timeout_ms, source, reason, actor, served_at, created_at";
+     health_timeout_ms, source, reason, actor, served_at, created_at, socket_activated";
 
 fn status(text: &str) -> Result<ReleaseStatus, RowError> {
     ReleaseStatus::ALL
@@ -85,13 +87,14 @@ fn read(row: &Row<'_>) -> Result<Release, RowError> {
         actor: row.get(12)?,
         served_at: served_at.map(Timestamp),
         created_at: Timestamp(row.get(14)?),
+        socket_activated: row.get(15)?,
     })
 }
 
 /// Writes a new release.
 pub fn insert(tx: &Transaction<'_>, release: &Release) -> Result<(), RowError> {
     tx.execute(
-        &format!("INSERT INTO release({COLUMNS}) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"),
+        &format!("INSERT INTO release({COLUMNS}) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"),
         params![
             release.id.as_str(),
             release.app.as_str(),
@@ -108,6 +111,7 @@ pub fn insert(tx: &Transaction<'_>, release: &Release) -> Result<(), RowError> {
             release.actor,
             release.served_at.map(|at| at.0),
             release.created_at.0,
+            release.socket_activated,
         ],
     )?;
     Ok(())
@@ -181,10 +185,12 @@ pub fn last_good(
     .transpose()
 }
 
-/// Records what the release is made of.
+/// Records what the release is made of. What an app keeps of earlier releases may not fit what this one
+/// turned out to be: only the systemd runtime hands sockets over.
 pub fn set_built(tx: &Transaction<'_>, id: &ReleaseId, built: &Built) -> Result<(), RowError> {
     tx.execute(
-        "UPDATE release SET artifact = ?2, runtime = ?3, source = ?4 WHERE id = ?1",
+        "UPDATE release SET artifact = ?2, runtime = ?3, source = ?4,
+            socket_activated = socket_activated AND ?3 = 'systemd' WHERE id = ?1",
         params![
             id.as_str(),
             to_json("release", &built.artifact)?,

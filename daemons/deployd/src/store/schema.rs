@@ -4,13 +4,15 @@ use rusqlite::Connection;
 use std::time::Duration;
 
 /// The schema that this version writes.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// How long a write waits for a reader of another process (a backup).
 const BUSY: Duration = Duration::from_secs(5);
 
 /// One step per version, the first from an empty file.
-const MIGRATIONS: [&str; VERSION as usize] = ["
+const MIGRATIONS: [&str; VERSION as usize] = [FIRST, ACTIVATION];
+
+const FIRST: &str = "
     CREATE TABLE meta(
         key TEXT PRIMARY KEY,
         value TEXT NOT NULL
@@ -105,7 +107,13 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
         app TEXT NOT NULL,
         detail TEXT NOT NULL
     ) STRICT;
-"];
+";
+
+/// Apps that are started by requests.
+const ACTIVATION: &str = "
+    ALTER TABLE app ADD COLUMN socket_activated INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE release ADD COLUMN socket_activated INTEGER NOT NULL DEFAULT 0;
+";
 
 /// Sets how the connection works.
 pub(super) fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -135,4 +143,35 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     }
     transaction.commit()?;
     Ok(VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_first_version_wrote_is_started_as_before() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(FIRST).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO app(id, name, created_at, health_timeout_ms, watch_ms)
+                 VALUES('app_1', 'shop', 1, 1, 1);
+                 INSERT INTO release(id, app, status, material, env, health_timeout_ms, source, actor, created_at)
+                 VALUES('rel_1', 'app_1', 'live', '{}', x'', 1, '', '', 1);",
+            )
+            .unwrap();
+        assert_eq!(migrate(&mut connection).unwrap(), VERSION);
+        for table in ["app", "release"] {
+            let activated: bool = connection
+                .query_row(
+                    &format!("SELECT socket_activated FROM {table}"),
+                    [],
+                    |row| row.get(0),
+                )
+                .unwrap();
+            assert!(!activated, "{table}");
+        }
+    }
 }

@@ -16,6 +16,7 @@
 //! | [`support`] | the installation that the cases run on |
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod activation;
 mod app;
 mod artifact;
 mod cancel;

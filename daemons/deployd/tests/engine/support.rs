@@ -8,7 +8,7 @@ use temps_deployd::adapter::sim::World;
 use temps_deployd::config::Settings;
 use temps_deployd::engine::paths::Paths;
 use temps_deployd::engine::{Engine, Parts};
-use temps_deployd::port::Runtime as _;
+use temps_deployd::port::{Runtime as _, Runtimes};
 use temps_deployd::store::Store;
 use temps_deployd::store::seal::Seal;
 use temps_ipc::Fault;
@@ -63,13 +63,17 @@ impl Host {
     }
 
     pub fn start(&self) -> Running {
+        self.start_with(self.world.runtimes())
+    }
+
+    pub fn start_with(&self, runtimes: Runtimes) -> Running {
         let paths = Paths::new(self.directory.path());
         paths.create().unwrap();
         let stopping = CancellationToken::new();
         let engine = Engine::new(Parts {
             store: Store::open(&paths.database()).unwrap(),
             seal: Seal::new(&[1; 32]).unwrap(),
-            runtimes: self.world.runtimes(),
+            runtimes,
             builder: Arc::new(self.world.builder()),
             proxy: Arc::new(self.world.proxy()),
             settings: Settings::default(),
@@ -156,6 +160,7 @@ impl Running {
             health_timeout_ms: None,
             watch_ms: None,
             actor: actor(),
+            socket_activated: None,
         }
     }
 

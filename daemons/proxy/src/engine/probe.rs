@@ -154,7 +154,7 @@ where
         _ => broken(&error),
     })?;
     let (path, healthy): (&str, fn(StatusCode) -> bool) = match check {
-        HealthCheck::Tcp => return Ok(()),
+        HealthCheck::Tcp | HealthCheck::Passive => return Ok(()),
         HealthCheck::Any => ("/", |status| status.as_u16() < 500),
         HealthCheck::Http { path } => (path, |status| (200..400).contains(&status.as_u16())),
     };

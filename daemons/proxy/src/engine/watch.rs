@@ -9,7 +9,8 @@
 //!
 //! A target is checked by one task at a time and waits for no other target: a slow one delays only
 //! its own next check. One that requests cannot reach is looked at between two rounds, too
-//! ([`super::suspicion`]): if nobody is there, it is unhealthy at once.
+//! ([`super::suspicion`]): if nobody is there, it is unhealthy at once. For one whose check is `Passive`
+//! that is all there is: a connection would start it, and it shall rest as long as nobody asks for it.
 
 use crate::engine::Engine;
 use crate::engine::lease::Target;
@@ -81,7 +82,7 @@ pub async fn run(engine: Arc<Engine>, alarm: Arc<dyn Alarm>, rhythm: Rhythm, mut
                     if target.suspicion.take() {
                         look_into(&mut checks, &slots, Arc::clone(target));
                     }
-                    if let Some(check) = check {
+                    if let Some(check) = check.as_ref().filter(|check| is_asked(target, check)) {
                         start(&mut checks, &slots, target, check);
                     }
                 }
@@ -99,6 +100,12 @@ pub async fn run(engine: Arc<Engine>, alarm: Arc<dyn Alarm>, rhythm: Rhythm, mut
             Some(_) = messages.join_next(), if !messages.is_empty() => {}
         }
     }
+}
+
+/// Whether the target is checked in a round. One that a connection would start is left alone, until
+/// requests did not reach it: then whether somebody is there again is what is asked.
+fn is_asked(target: &Target, check: &HealthCheck) -> bool {
+    *check != HealthCheck::Passive || target.failures() >= UNHEALTHY_AFTER
 }
 
 fn start(
@@ -300,6 +307,46 @@ mod tests {
         heard.0.lock().unwrap().clear();
         tokio::time::sleep(Duration::from_millis(120)).await;
         assert!(heard.0.lock().unwrap().is_empty());
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn one_that_shall_rest_is_asked_only_after_requests_did_not_reach_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Arc::new(Engine::new(Store::new(dir.path())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut resting = target(1);
+        resting.address = Address::Tcp(address);
+        resting.check = HealthCheck::Passive;
+        let routes = vec![route("a.test", "/", "a", vec![resting])];
+        let generation = 1;
+        engine.apply(Snapshot { generation, routes }).await.unwrap();
+        let heard = Arc::new(Heard::default());
+        let rhythm = Rhythm {
+            check: Duration::from_millis(10),
+            alarm: Duration::from_millis(40),
+        };
+        let alive = Watchdog::new(None).register("watch").ticker();
+        let task = tokio::spawn(run(Arc::clone(&engine), heard.clone(), rhythm, alive));
+        let woken = tokio::time::timeout(Duration::from_millis(150), listener.accept()).await;
+        assert!(woken.is_err(), "a connection would have started it");
+
+        drop(listener);
+        let known = Arc::clone(&engine.table().targets()[0].0);
+        assert_eq!(engine.unhealthy(), 0, "nobody has looked");
+        engine.suspect(&known);
+        until(|| !heard.0.lock().unwrap().is_empty()).await;
+        assert_eq!(engine.unhealthy(), 1);
+
+        let back = TcpListener::bind(address).await.unwrap();
+        until(|| engine.unhealthy() == 0).await;
+        while tokio::time::timeout(Duration::from_millis(50), back.accept())
+            .await
+            .is_ok()
+        {}
+        let woken = tokio::time::timeout(Duration::from_millis(100), back.accept()).await;
+        assert!(woken.is_err(), "it may rest again");
         task.abort();
     }
 }

@@ -28,6 +28,14 @@ pub struct DeployArgs {
     #[arg(long, value_name = "RUNTIME", value_parser = runtimes())]
     pub runtime: Option<RuntimeKind>,
 
+    /// Let a request start it: the socket is there before it, and it may end when it is idle
+    ///
+    /// Only on the systemd runtime. The service manager listens for the app, which takes the socket as
+    /// descriptor 3 (LISTEN_FDS), is started by the first connection, and loses none while it starts,
+    /// restarts or crashes. [default: as before]
+    #[arg(long, value_name = "WHETHER", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub socket_activated: Option<bool>,
+
     /// A host that the app shall answer to, beside its own
     #[arg(long, value_name = "HOST", value_hint = clap::ValueHint::Hostname)]
     pub domain: Option<Host>,

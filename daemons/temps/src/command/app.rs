@@ -135,7 +135,15 @@ async fn show(instance: &Instance, app: AppName, out: &Out) -> Done {
         out.styled(Style::Bold, listed.app),
         listed.state
     ))?;
-    out.line(format!("  runtime   {}", listed.runtime.unwrap_or("-")))?;
+    let activated = if view.socket_activated {
+        ", started by requests (socket-activated)"
+    } else {
+        ""
+    };
+    out.line(format!(
+        "  runtime   {}{activated}",
+        listed.runtime.unwrap_or("-")
+    ))?;
     out.line(format!("  release   {}", listed.release.unwrap_or("-")))?;
     out.line(format!("  url       {}", listed.url))?;
     for host in &view.hosts {
@@ -206,6 +214,7 @@ fn detailed(view: &AppView) -> serde_json::Value {
         "created_at": view.created_at.rfc3339(),
         "restarts": view.restarts,
         "restart_at": view.restart_at.map(Timestamp::rfc3339),
+        "socket_activated": view.socket_activated,
     })
 }
 
@@ -263,6 +272,7 @@ mod tests {
             created_at: Timestamp(0),
             restarts: 0,
             restart_at: None,
+            socket_activated: true,
         }
     }
 
@@ -278,6 +288,7 @@ mod tests {
         let json = detailed(&view());
         assert_eq!(json["created_at"], "1970-01-01T00:00:00Z");
         assert_eq!(json["deployment"], serde_json::Value::Null);
+        assert_eq!(json["socket_activated"], true);
     }
 
     #[test]

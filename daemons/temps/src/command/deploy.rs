@@ -40,6 +40,7 @@ pub async fn deploy(instance: &Instance, args: DeployArgs, out: &Out) -> Done {
         health_timeout_ms: args.health_timeout.map(millis),
         watch_ms: args.watch.map(millis),
         actor: instance::actor(),
+        socket_activated: args.socket_activated,
     };
     let app = request.app.clone();
     let since = Timestamp::now();

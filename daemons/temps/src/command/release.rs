@@ -20,6 +20,7 @@ struct Listed<'a> {
     reason: &'a str,
     runtime: Option<&'static str>,
     actor: &'a str,
+    socket_activated: bool,
 }
 
 impl<'a> From<&'a ReleaseView> for Listed<'a> {
@@ -32,6 +33,7 @@ impl<'a> From<&'a ReleaseView> for Listed<'a> {
             reason: &view.reason,
             runtime: view.runtime.map(|runtime| runtime.name()),
             actor: &view.actor,
+            socket_activated: view.socket_activated,
         }
     }
 }
@@ -119,10 +121,12 @@ mod tests {
             source: "dir shop".into(),
             reason: "it answers 500".into(),
             actor: "ann".into(),
+            socket_activated: false,
         };
         let json = serde_json::to_value(Listed::from(&view)).unwrap();
         assert_eq!(json["status"], "rolled_back");
         assert_eq!(json["created_at"], "1970-01-01T00:00:01Z");
+        assert_eq!(json["socket_activated"], false);
         for field in ["release", "source", "reason"] {
             assert!(json[field].is_string(), "{field}");
         }

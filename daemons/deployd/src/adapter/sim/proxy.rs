@@ -30,7 +30,8 @@ pub(super) fn failure(inner: &mut Inner, id: &InstanceId) -> Option<ProbeFailure
     };
     let age = instance.started.elapsed();
     match inner.behaviour(&instance.spec.release) {
-        _ if ended => Some(ProbeFailure::Refused),
+        // A request starts it.
+        _ if ended && !instance.spec.socket_activated => Some(ProbeFailure::Refused),
         Behaviour::Silent | Behaviour::WrongPort => Some(ProbeFailure::Refused),
         Behaviour::SlowStart(time) if age < time => Some(ProbeFailure::Refused),
         Behaviour::Error => Some(ProbeFailure::Status(500)),
@@ -62,6 +63,9 @@ impl ProxyPort for SimProxy {
                         && let Some(instance) = inner.instances.get_mut(id)
                     {
                         instance.was_healthy = true;
+                        if instance.spec.socket_activated {
+                            instance.ended = None;
+                        }
                     }
                     ProbeOutcome {
                         target: id.clone(),

@@ -1,6 +1,6 @@
 //! The simulated runtime.
 
-use super::{Behaviour, Effect, Part, SimInstance, World};
+use super::{Behaviour, Effect, Part, SimInstance, WELL, World};
 use crate::logfile::Writer;
 use crate::port::{Artifact, InstanceSpec, InstanceState, Runtime, RuntimeError};
 use async_trait::async_trait;
@@ -106,6 +106,11 @@ impl Runtime for SimRuntime {
         Ok(match (inner.instances.contains_key(id), inner.ended(id)) {
             (false, _) => InstanceState::Absent,
             (true, None) => InstanceState::Running,
+            (true, Some((how, _))) if inner.instances[id].spec.socket_activated => {
+                InstanceState::Resting {
+                    failed: (how != WELL).then_some(how),
+                }
+            }
             (true, Some((how, at))) => InstanceState::Exited { how, at: Some(at) },
         })
     }
@@ -113,7 +118,9 @@ impl Runtime for SimRuntime {
     async fn ended(&self, id: &InstanceId) -> Result<InstanceState, RuntimeError> {
         loop {
             match self.state(id).await? {
-                InstanceState::Running => sleep(POLL).await,
+                InstanceState::Running | InstanceState::Resting { failed: None } => {
+                    sleep(POLL).await;
+                }
                 state => return Ok(state),
             }
         }

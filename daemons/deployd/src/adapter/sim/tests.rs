@@ -43,6 +43,7 @@ impl Bench {
             env: Vec::new(),
             url: String::new(),
             log: self.dir.path().join("run.log"),
+            socket_activated: false,
         };
         runtime.start(&spec).await.unwrap();
         Target {

@@ -5,6 +5,7 @@
 //! them: no program can speak in another's name. The journal's files belong to root, so deployd reads
 //! them without any capability.
 
+use super::state::{exited, killed};
 use crate::adapter::collected::{Known, Turns};
 use crate::logfile::{Writer, clean};
 use serde::Deserialize;
@@ -30,6 +31,13 @@ const MAX_ENTRIES: usize = 500_000;
 /// Lines that are kept before they are written.
 const BATCH: usize = 256;
 
+/// What the manager says when the process of a unit has ended (SD_MESSAGE_UNIT_PROCESS_EXIT of
+/// sd-messages.h).
+const PROCESS_EXIT: &str = "98e322203f7a4ed290d09fe03c09fe15";
+
+/// How long one look for such a message may take; only the last seconds are read.
+const CRASH_LIMIT: Duration = Duration::from_secs(10);
+
 /// Copies output.
 #[derive(Debug, Default)]
 pub(super) struct Journal(Turns);
@@ -42,6 +50,20 @@ impl Journal {
         timeout(LIMIT, collect(unit, file))
             .await
             .map_err(|_| io::Error::other("journalctl takes too long"))?
+    }
+
+    /// How the unit's process ended the last time that it did not end well, since then; in words.
+    pub(super) async fn crash(&self, unit: &str, since: Timestamp) -> Option<String> {
+        let mut command = journalctl();
+        command
+            .args(["--quiet", "--no-pager", "--output=json", "--lines=20"])
+            .args(["--output-fields=EXIT_CODE,EXIT_STATUS"])
+            .arg(format!("--since=@{}", since.0 / 1_000))
+            .args(["_PID=1", &format!("MESSAGE_ID={PROCESS_EXIT}")])
+            .arg(format!("UNIT={unit}"));
+        let output = timeout(CRASH_LIMIT, command.output()).await.ok()?.ok()?;
+        let lines = output.stdout.split(|&byte| byte == b'\n');
+        lines.rev().find_map(|line| crash(line, since))
     }
 
     /// Waits until the journal has taken what was printed until now.
@@ -171,6 +193,31 @@ impl Entry {
 /// (info). What programs say there is seldom an error.
 pub(super) const STDERR_PRIORITY: &str = "5";
 
+/// What the manager says of a process that ended (systemd.journal-fields(7)).
+#[derive(Deserialize)]
+struct Ending {
+    #[serde(rename = "__REALTIME_TIMESTAMP")]
+    micros: String,
+    #[serde(rename = "EXIT_CODE")]
+    code: String,
+    #[serde(rename = "EXIT_STATUS")]
+    status: String,
+}
+
+/// How a process ended after `since`, if it was not well.
+fn crash(line: &[u8], since: Timestamp) -> Option<String> {
+    let ending: Ending = serde_json::from_slice(line).ok()?;
+    let micros: i64 = ending.micros.parse().ok()?;
+    if micros / 1_000 < since.0 {
+        return None;
+    }
+    match (ending.code.as_str(), ending.status.parse().ok()?) {
+        ("exited", 0) => None,
+        ("exited", status) => Some(exited(status)),
+        (_, signal) => Some(killed(signal)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +237,23 @@ mod tests {
             (entry.stream, entry.text.as_slice()),
             (LogStream::Stderr, &b"\x1b[1m\xff"[..])
         );
+    }
+
+    #[test]
+    fn only_a_bad_end_of_late_is_a_crash() {
+        let said = |code: &str, status: &str| {
+            let line = format!(
+                r#"{{"__REALTIME_TIMESTAMP":"2000000","EXIT_CODE":"{code}","EXIT_STATUS":"{status}"}}"#
+            );
+            crash(line.as_bytes(), Timestamp(2_000))
+        };
+        assert_eq!(said("exited", "3").as_deref(), Some("exited with status 3"));
+        let killed = said("killed", "9");
+        assert_eq!(killed.as_deref(), Some("was killed by signal 9 (SIGKILL)"));
+        assert_eq!(said("exited", "0"), None);
+        let early = br#"{"__REALTIME_TIMESTAMP":"1999000","EXIT_CODE":"exited","EXIT_STATUS":"3"}"#;
+        assert_eq!(crash(early, Timestamp(2_000)), None);
+        assert_eq!(crash(b"", Timestamp(0)), None);
     }
 
     #[test]

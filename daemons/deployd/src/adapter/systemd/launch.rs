@@ -4,6 +4,7 @@
 //! Variables are secrets. `Environment=` of a unit can be read by every local user, and arguments
 //! stand in the list of processes; a credential is readable by the unit's own user alone.
 
+use super::exec;
 use super::journal::STDERR_PRIORITY;
 use crate::port::InstanceSpec;
 use serde::{Deserialize, Serialize};
@@ -119,6 +120,11 @@ fn run(_: Vec<OsString>) -> ExitCode {
                 own_stream_for_errors(launch.env.get("TEMPS_APP").map_or("app", String::as_str));
             let command = launch.command.clone();
             let env = launch.environment(|name| std::env::var(name).ok());
+            let command = if env.contains_key("LISTEN_PID") {
+                exec::in_place(&command)
+            } else {
+                command
+            };
             let error = Command::new("/bin/sh")
                 .args(["-c", &command])
                 .env_clear()

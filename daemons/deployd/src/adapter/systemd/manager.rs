@@ -160,8 +160,22 @@ impl Manager {
         properties: Properties,
         limit: Duration,
     ) -> Result<JobResult, ManagerError> {
-        let none: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
-        let body = (unit, "fail", properties, none);
+        self.start_with(unit, properties, Vec::new(), limit).await
+    }
+
+    /// As [`start_transient`](Self::start_transient), with other units that the started one needs: they
+    /// are made together, or none is.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn start_with(
+        &self,
+        unit: &str,
+        properties: Properties,
+        others: Vec<(String, Properties)>,
+        limit: Duration,
+    ) -> Result<JobResult, ManagerError> {
+        let body = (unit, "fail", properties, others);
         self.job("StartTransientUnit", &body, limit).await
     }
 
@@ -246,17 +260,35 @@ impl Manager {
     /// # Errors
     /// When the manager cannot be reached.
     pub async fn sub_state(&self, unit: &str) -> Result<Option<String>, ManagerError> {
+        let state = self.property(unit, "SubState").await?;
+        Ok(state.map(String::try_from).transpose()?)
+    }
+
+    /// When the unit became active last, in microseconds since boot: another with every start; 0 if it
+    /// never did. Nothing if it is not loaded.
+    ///
+    /// # Errors
+    /// When the manager cannot be reached.
+    pub async fn started(&self, unit: &str) -> Result<Option<u64>, ManagerError> {
+        let time = self.property(unit, "ActiveEnterTimestampMonotonic").await?;
+        Ok(time.map(u64::try_from).transpose()?)
+    }
+
+    async fn property(
+        &self,
+        unit: &str,
+        name: &'static str,
+    ) -> Result<Option<OwnedVariant>, ManagerError> {
         let link = self.connections.link().await?;
         let read = async {
             let reply = call(&link, ROOT, MANAGER, "GetUnit", &(unit,)).await?;
             let path: OwnedObjectPath = reply.body().deserialize()?;
-            let get = ("org.freedesktop.systemd1.Unit", "SubState");
+            let get = ("org.freedesktop.systemd1.Unit", name);
             let reply = call(&link, path.as_str(), PROPERTIES, "Get", &get).await?;
-            let state: OwnedVariant = reply.body().deserialize()?;
-            Ok(String::try_from(state)?)
+            Ok(reply.body().deserialize()?)
         };
         match read.await {
-            Ok(found) => Ok(Some(found)),
+            Ok(value) => Ok(Some(value)),
             Err(ManagerError::NoSuchUnit) => Ok(None),
             Err(error) => Err(error),
         }

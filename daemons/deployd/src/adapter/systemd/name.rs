@@ -3,6 +3,7 @@
 //! | what | name |
 //! |---|---|
 //! | unit of an instance | `temps-app-INSTANCE.service` |
+//! | unit of its socket, if requests start it | `temps-app-INSTANCE.socket` |
 //! | unit of its network namespace | `temps-netns@INSTANCE.service` |
 //! | unit of what all of them share | `temps-network.service` |
 //! | network namespace | `/run/netns/temps-INSTANCE` |
@@ -30,6 +31,11 @@ pub(super) const DATA: &str = "temps-apps";
 /// The unit of an instance.
 pub(super) fn unit(id: &InstanceId) -> String {
     format!("temps-app-{id}.service")
+}
+
+/// The unit of an instance's socket: of the same name, so that it starts that unit (systemd.socket(5)).
+pub(super) fn socket(id: &InstanceId) -> String {
+    format!("temps-app-{id}.socket")
 }
 
 /// The instance whose unit it is.

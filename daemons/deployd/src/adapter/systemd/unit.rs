@@ -29,6 +29,17 @@ pub struct Limits {
 /// How much each instance counts under contention; the daemons' slice has more than an app.
 const CPU_WEIGHT: u64 = 50;
 
+/// Starts of a socket-activated instance within the interval before it is taken for one that crashes.
+/// One that ends as soon as it is idle is started now and then; a crash loop gets there in seconds.
+const START_BURST: u32 = 20;
+const START_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the app finds in LISTEN_FDNAMES: the process of the Procfile that its socket is for.
+const SOCKET: &str = "web";
+
+/// Connections that may wait while the app starts; the kernel's own limit is no higher.
+const BACKLOG: u32 = 4096;
+
 /// Lines per half minute that one instance may add to the journal, which it shares with the system.
 /// Later ones are dropped and counted there.
 const LOG_BURST: u32 = 50_000;
@@ -143,11 +154,14 @@ pub(super) fn properties(
         // Started means that the program was executed, so what hinders that is told.
         ("Type", "exec".into()),
         ("ExecStart", vec![command].into()),
-        // One that ends by itself stays to be seen, however it ended.
-        ("RemainAfterExit", true.into()),
+        // One that ends by itself stays to be seen, however it ended; its socket could not start it
+        // again then.
+        ("RemainAfterExit", (!spec.socket_activated).into()),
         ("CollectMode", "inactive".into()),
-        // It is deployd that decides what runs.
+        // It is deployd that decides what runs; or its socket.
         ("Restart", "no".into()),
+        ("StartLimitBurst", START_BURST.into()),
+        ("StartLimitIntervalUSec", micros(START_INTERVAL).into()),
         // A shell that runs several commands does not pass SIGTERM on: all of them get it.
         ("KillMode", "control-group".into()),
         ("TimeoutStopUSec", micros(limits.stop_grace).into()),
@@ -190,6 +204,36 @@ pub(super) fn properties(
     }
     all.extend(sandbox());
     all
+}
+
+/// The properties of the unit of the instance's socket, which listens in the instance's own network.
+pub(super) fn socket(spec: &InstanceSpec, port: u16) -> Properties {
+    let namespace = name::namespace_unit(&spec.id);
+    let shutdown = || vec!["shutdown.target".to_owned()];
+    vec![
+        (
+            "Description",
+            format!("Temps: socket of app {}", spec.app).into(),
+        ),
+        ("Slice", "temps-apps.slice".into()),
+        // By default it comes before what the namespace's unit comes after.
+        ("DefaultDependencies", false.into()),
+        ("Conflicts", shutdown().into()),
+        ("Before", shutdown().into()),
+        (
+            "Listen",
+            vec![("Stream".to_owned(), format!("0.0.0.0:{port}"))].into(),
+        ),
+        ("FileDescriptorName", SOCKET.into()),
+        ("Backlog", BACKLOG.into()),
+        (
+            "NetworkNamespacePath",
+            format!("/run/netns/{}", name::namespace(&spec.id)).into(),
+        ),
+        ("BindsTo", vec![namespace.clone()].into()),
+        ("After", vec![namespace].into()),
+        ("CollectMode", "inactive".into()),
+    ]
 }
 
 /// A unit that writes what listens in the instance's namespace to its file.
