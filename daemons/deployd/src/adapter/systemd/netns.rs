@@ -12,6 +12,7 @@
 //! with one address and a default route to the gateway, an address that the host has on every link.
 //! It has no IPv6 but its own loopback.
 
+mod foreign;
 mod host;
 mod rules;
 mod tool;
@@ -99,7 +100,7 @@ fn carry_out(args: &[&str]) -> Result<(), NetnsError> {
     let instance = |text: &str| text.parse::<InstanceId>().map_err(|_| NetnsError::Usage);
     match args {
         ["network", "up"] => network_up(&state),
-        ["network", "down"] => network_down(),
+        ["network", "down"] => network_down(&state),
         ["up", id] => up(&state, &instance(id)?),
         ["down", id] => down(&instance(id)?),
         _ => Err(NetnsError::Usage),
@@ -131,7 +132,9 @@ fn network_up(state: &Path) -> Result<(), NetnsError> {
     ports.dedup();
     let resolvers = resolver::servers(&settings.apps_resolvers);
     tool::nft_apply(&rules::table(range, &ports, &routes.uplinks(), &resolvers))?;
-    beside_other_firewalls()
+    foreign::admit(range)?;
+    foreign::admit_legacy();
+    Ok(())
 }
 
 /// The configured range; else the one of last time, which recorded addresses are of; else a free one.
@@ -152,13 +155,9 @@ fn range_for(
     range::choose(seed.trim(), &present).ok_or(NetnsError::NoRange)
 }
 
-fn network_down() -> Result<(), NetnsError> {
-    for chain in rules::FOREIGN {
-        for handle in rules::handles(&foreign_listing(chain)) {
-            let handle = handle.to_string();
-            tool::nft(&["delete", "rule", "ip", "filter", chain, "handle", &handle])?;
-        }
-    }
+fn network_down(state: &Path) -> Result<(), NetnsError> {
+    let range = Shared::read(state).ok().map(|shared| shared.range);
+    foreign::withdraw(range)?;
     let table = rules::TABLE;
     tool::nft_apply(&format!("table {table}\ndelete table {table}\n"))?;
     unclaim();
@@ -168,30 +167,6 @@ fn network_down() -> Result<(), NetnsError> {
 /// Removes the claim, if there is one: having none is a failure to some versions of ip.
 fn unclaim() {
     let _ = tool::ip(&["route", "flush", "type", "unreachable", "proto", PROTOCOL]);
-}
-
-/// Another firewall may refuse to forward what it does not know. Said again with every instance: it
-/// may have been started after us.
-fn beside_other_firewalls() -> Result<(), NetnsError> {
-    for chain in rules::FOREIGN {
-        let listing = foreign_listing(chain);
-        if listing.is_empty() {
-            continue;
-        }
-        if rules::handles(&listing).is_empty() {
-            for rule in rules::foreign() {
-                tool::nft_apply(&format!("insert rule ip filter {chain} {rule}\n"))?;
-            }
-        }
-        // Behind the first one the second is not asked.
-        break;
-    }
-    Ok(())
-}
-
-/// The chain with its rules' handles; empty if there is none.
-fn foreign_listing(chain: &str) -> String {
-    tool::nft(&["-a", "list", "chain", "ip", "filter", chain]).unwrap_or_default()
 }
 
 fn up(state: &Path, id: &InstanceId) -> Result<(), NetnsError> {
@@ -233,7 +208,7 @@ fn up(state: &Path, id: &InstanceId) -> Result<(), NetnsError> {
             format!("route add default via {gateway}"),
         ],
     )?;
-    beside_other_firewalls()
+    foreign::admit(range)
 }
 
 fn down(id: &InstanceId) -> Result<(), NetnsError> {

@@ -101,6 +101,16 @@ pub(super) fn foreign() -> [String; 2] {
     ]
 }
 
+/// The same, by the arguments of `iptables-legacy -I FORWARD`.
+pub(super) fn legacy() -> [String; 2] {
+    // It has another sign for a part of a name.
+    let interfaces = INTERFACES.replace('*', "+");
+    [
+        format!("-i {interfaces} -j ACCEPT"),
+        format!("-o {interfaces} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+    ]
+}
+
 /// The handles of our rules in the listing of such a chain (`nft -a list chain ip filter …`).
 pub(super) fn handles(listing: &str) -> Vec<u64> {
     let ours = format!("ifname \"{INTERFACES}\"");
@@ -137,6 +147,13 @@ mod tests {
             text.contains("ip daddr { 192.0.2.53 } meta l4proto { tcp, udp } th dport 53 accept")
         );
         assert!(!table(range, &[80], &[], &[]).contains("{  }"));
+    }
+
+    #[test]
+    fn iptables_legacy_has_its_own_sign_for_all_our_links() {
+        let [out, back] = legacy();
+        assert_eq!(out, "-i tps+ -j ACCEPT");
+        assert!(back.starts_with("-o tps+ ") && back.contains("ESTABLISHED"));
     }
 
     #[test]

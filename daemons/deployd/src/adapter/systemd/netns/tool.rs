@@ -1,4 +1,4 @@
-//! Calls of ip(8) and nft(8).
+//! Calls of ip(8) and nft(8), and of what other firewalls are told by.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
@@ -42,9 +42,24 @@ pub(super) fn nft(args: &[&str]) -> Result<String, ToolError> {
     run("nft", args, "")
 }
 
+/// Tells iptables-legacy.
+pub(super) fn iptables_legacy(args: &[&str]) -> Result<String, ToolError> {
+    run("iptables-legacy", args, "")
+}
+
+/// Calls a method of somebody on the bus.
+pub(super) fn busctl(args: &[&str]) -> Result<String, ToolError> {
+    run("busctl", args, "")
+}
+
 /// The unit has a time limit for all of it.
 fn run(tool: &'static str, args: &[&str], input: &str) -> Result<String, ToolError> {
-    let package = if tool == "ip" { "iproute2" } else { "nftables" };
+    let package = match tool {
+        "ip" => "iproute2",
+        "nft" => "nftables",
+        "busctl" => "systemd",
+        _ => "iptables",
+    };
     let mut child = Command::new(tool)
         .args(args)
         .env_clear()
