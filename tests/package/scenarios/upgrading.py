@@ -7,6 +7,7 @@ from load import Load
 from packages import all_is_well, apt, deb, installed, since, version
 
 UPGRADES = range(2, 7)
+NETWORK = "temps-network.service"
 HOST = "docs.apps.test"
 SOCKETS = ["temps-proxy-http.socket", "temps-proxy-https.socket", "temps-proxy-control.socket", "temps-deployd.socket"]
 
@@ -28,6 +29,18 @@ def five_upgrades_under_load_lose_no_request():
     stopped = [unit for unit in SOCKETS if since(unit) != listening[unit]]
     assert not stopped, f"stopped in between: {stopped}"
     all_is_well()
+
+
+def apps_keep_their_network_and_get_the_rules_of_the_new_version():
+    run("systemctl", "start", NETWORK)
+    before = since(NETWORK)
+    run("nft", "flush", "chain", "inet", "temps", "forward")
+    apt("install", "--reinstall", deb(6))
+    assert since(NETWORK) == before and state(NETWORK) == "active"
+    assert "jump" in run("nft", "list", "chain", "inet", "temps", "forward")
+    run("systemctl", "stop", NETWORK)
+    apt("install", "--reinstall", deb(6))
+    assert state(NETWORK) == "inactive"
 
 
 def no_daemon_runs_what_was_replaced():
