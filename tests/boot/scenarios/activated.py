@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from pathlib import Path
 
 from installed import get, kill, main_pid, run, say, show, temps, temps_json, wait
 from load import Load
@@ -41,12 +42,12 @@ def left_alone_it_ends_and_is_not_woken_by_checks():
 
 
 def at_rest_it_is_said_to_rest_and_nothing_is_done_about_it():
-    units = app_units()
+    units = _units()
     assert temps_json("app", "show", APP)["state"] == "resting"
     run("systemctl", "start", "temps-reconcile.service")
     found = run("sh", "-c", "temps doctor || true")
     assert APP not in found, found
-    assert app_units() == units and main_pid(_service()) == 0
+    assert _units() == units and main_pid(_service()) == 0
     assert temps_json("app", "show", APP)["restarts"] == 0
 
 
@@ -66,7 +67,7 @@ def deployments_under_load_drop_nothing():
     _told(load)
     assert load.sent > 50 and not load.failures, load.told()
     assert _facts()["version"] == "update 2"
-    assert len(app_units()) == 2, app_units()
+    assert len(_units()) == 2, _units()
 
 
 def a_kill_under_load_loses_no_new_connection():
@@ -90,7 +91,7 @@ def one_that_crashes_again_and_again_is_replaced_and_said_why():
             break
     wait("another one serves", lambda: _service(fails=False) not in ("", before) and get(HOST)[0] == 200, 60)
     assert temps_json("app", "show", APP)["restarts"] == 1
-    wait("one pair is left", lambda: len(app_units()) == 2)
+    wait("one pair is left", lambda: len(_units()) == 2)
 
 
 def a_release_that_crashes_is_refused_with_what_it_said():
@@ -104,7 +105,7 @@ def one_that_never_takes_from_its_socket_is_refused():
     say(next((line.strip() for line in said.splitlines() if "LISTEN_FDS" in line), said))
     assert "LISTEN_FDS" in said, said
     assert _facts()["version"] == "update 2"
-    wait("one pair is left", lambda: len(app_units()) == 2)
+    wait("one pair is left", lambda: len(_units()) == 2)
 
 
 def other_runtimes_refuse_it():
@@ -140,16 +141,18 @@ def its_lines_of_every_start_are_in_its_log():
 def said_otherwise_it_runs_like_any_other():
     temps("deploy", APP, "--source", str(make(APP, "plain")), "--socket-activated=false", "--watch", WATCH)
     assert _facts()["version"] == "plain"
-    assert [unit for unit in app_units() if unit.endswith(".socket")] == []
+    assert [unit for unit in _units() if unit.endswith(".socket")] == []
 
 
 def destroyed_it_leaves_nothing():
     _deploy("last", "--socket-activated")
     _rests()
+    instance = temps_json("app", "show", APP)["instances"][0]["instance"]
     temps("app", "destroy", APP, "--yes")
     assert get(HOST)[0] == 404
-    assert not app_units(), app_units()
-    assert not run("systemctl", "list-units", "--all", "--plain", "--no-legend", "temps-netns@*").strip()
+    left = run("systemctl", "list-units", "--all", "--plain", "--no-legend", f"temps-*{instance}*")
+    assert not _units() and not left.strip(), left
+    assert not Path(f"/run/netns/temps-{instance}").exists()
 
 
 def one_stays_for_the_reboot():
@@ -173,6 +176,11 @@ def _service(fails: bool = True) -> str:
     instances = temps_json("app", "show", APP)["instances"]
     assert instances or not fails
     return f"temps-app-{instances[0]['instance']}.service" if instances else ""
+
+
+def _units() -> list[str]:
+    """The services and sockets of the app."""
+    return [unit for unit in app_units() if show(unit, "Description").endswith(f"app {APP}")]
 
 
 def _socket() -> str:
