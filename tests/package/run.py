@@ -9,6 +9,7 @@ of the suite boot (tests/boot); order.py says which scenarios run on which machi
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 import order  # noqa: E402
 
-WORLDS = order.WORLDS
+WORLDS, BY_HAND = order.WORLDS, order.BY_HAND
 # Names that both suites have are the other's from here on.
 del sys.modules["order"]
 sys.path.insert(0, str(HERE.parent / "boot"))
@@ -29,6 +30,8 @@ from fault import Fault  # noqa: E402
 
 def main() -> int:
     options = _options()
+    # So that what is booted ends with us, and its layer goes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if problem := booted.missing():
         print(f"SKIPPED: {problem}")
         return 0
@@ -76,7 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rpms", type=Path, metavar="DIR", help="without it no .rpm is installed")
     parser.add_argument("--xtask", type=Path, required=True, metavar="FILE", help="the program of cargo xtask")
     parser.add_argument("--debian", action="append", choices=root.SUITES, help="the oldest one if none is given")
-    parser.add_argument("--world", action="append", choices=WORLDS)
+    parser.add_argument("--world", action="append", choices=WORLDS | BY_HAND, help="all but those by hand if none is given")
     parser.add_argument("--report", type=Path, help="a line of JSON for each case")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--keep", action="store_true", help="keep the layer, with journals and state")
@@ -101,7 +104,7 @@ def _prepare(layer: Path, world: str, options: argparse.Namespace) -> None:
     if world == "image":
         # Seen there before the boot as well.
         shutil.copytree(options.debs, upper / "srv/out/debs", ignore=shutil.ignore_patterns("[2-9].deb"))
-    (out / "boots.json").write_text(json.dumps([WORLDS[world]]))
+    (out / "boots.json").write_text(json.dumps([(WORLDS | BY_HAND)[world]]))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from packages import all_is_well, apt, deb, installed, version
 STATE = Path("/var/lib/temps")
 DATABASE = STATE / "deployd/deployd.db"
 HOST = "docs.apps.test"
+# As systemd lays out what units with users of their own keep.
+DATA = Path("/var/lib/private/temps-apps")
+LINKS = Path("/var/lib/temps-apps")
 
 
 def removing_it_stops_everything_and_keeps_the_state():
@@ -39,8 +42,20 @@ def an_older_version_that_can_is_taken_and_finds_its_apps():
     all_is_well()
 
 
-def purging_it_leaves_nothing_behind_but_the_users():
-    apt("purge", "temps")
+def purging_it_leaves_nothing_behind_but_the_users_and_what_apps_have_kept():
+    kept = _data("shop") / "orders.db"
+    kept.write_text("theirs")
+    empty = _data("blog") / "uploads"
+    empty.mkdir()
+    builds = Path("/var/cache/private/temps-builds/shop/home")
+    builds.mkdir(parents=True)
+    (builds / "downloads").write_text("to be had again")
+    said = apt("purge", "temps")
+    assert "/var/lib/private/temps-apps" in said, said
+    assert kept.read_text() == "theirs"
+    assert sorted(path.name for path in LINKS.iterdir()) == ["shop"]
+    for path in (empty.parent, Path("/var/cache/temps-builds"), Path("/var/cache/private/temps-builds")):
+        assert not path.exists(), path
     run("dpkg-query", "--show", "temps", fails=True)
     for path in (STATE, Path("/etc/temps"), Path("/run/temps"), Path("/usr/libexec/temps")):
         assert not path.exists(), path
@@ -59,8 +74,21 @@ def it_can_be_installed_again():
 
 
 def purging_it_at_once_works_as_well():
-    apt("purge", "temps")
-    assert not STATE.exists()
+    (DATA / "shop/orders.db").unlink()
+    said = apt("purge", "temps")
+    # Now that they have kept nothing.
+    for path in (STATE, DATA, LINKS):
+        assert not path.exists(), path
+    assert str(DATA) not in said, said
+
+
+def _data(app: str) -> Path:
+    """Makes the directory of an app's data, and the link to it."""
+    directory = DATA / app
+    directory.mkdir(parents=True)
+    LINKS.mkdir(exist_ok=True)
+    (LINKS / app).symlink_to(f"../private/temps-apps/{app}")
+    return directory
 
 
 def _set_form(number: int) -> None:
