@@ -6,11 +6,12 @@
 //! somebody else's a moment later as a process id can.
 
 use nix::unistd::{Uid, User};
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use temps_ipc::types::Actor;
 use temps_ipc::{Code, Fault};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use zbus::message::{Flags, Header};
 use zbus::{Connection, Variant};
@@ -21,13 +22,53 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long somebody may take to enter a password: what polkit's own agents allow, and a bit.
 const PASSWORD: Duration = Duration::from_secs(150);
 
-/// Calls that may wait for polkit at a time. Each may wait for a person.
-const AT_ONCE: usize = 32;
+/// Calls of one user that may wait for polkit at a time. Each may wait for a person, who answers one
+/// after the other; a user that lets all of theirs wait keeps nobody else from calling.
+const AT_ONCE: usize = 8;
 
 /// In polkit's `CheckAuthorization`: somebody may be asked.
 const ALLOW_USER_INTERACTION: u32 = 1;
 
-static WAITING: Semaphore = Semaphore::const_new(AT_ONCE);
+static WAITING: Waiting = Waiting(Mutex::new(BTreeMap::new()));
+
+/// How many calls of each user wait for polkit. Who has none is not in it.
+struct Waiting(Mutex<BTreeMap<u32, usize>>);
+
+impl Waiting {
+    /// One more of this user's, if it may; it counts until it is dropped.
+    fn begin(&self, uid: u32) -> Option<Wait<'_>> {
+        let mut counts = self.counts();
+        let count = counts.entry(uid).or_default();
+        if *count >= AT_ONCE {
+            return None;
+        }
+        *count += 1;
+        Some(Wait { of: self, uid })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<u32, usize>> {
+        // Nothing is left half done in it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that waits.
+struct Wait<'a> {
+    of: &'a Waiting,
+    uid: u32,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.of.counts();
+        if let Entry::Occupied(mut count) = counts.entry(self.uid) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
 
 /// Who made a call, and was allowed to.
 #[derive(Debug, Clone)]
@@ -42,7 +83,7 @@ pub struct Caller {
 /// only root and the action's owner may give any.
 ///
 /// # Errors
-/// `Denied`; `Busy` if too many wait already; `Unavailable` if the bus does not say who calls.
+/// `Denied`; `Busy` if too many of the user's wait already; `Unavailable` if the bus does not say who calls.
 pub async fn authorise(
     connection: &Connection,
     header: &Header<'_>,
@@ -51,8 +92,9 @@ pub async fn authorise(
 ) -> Result<Caller, Fault> {
     let uid = user(connection, header).await?;
     if uid != 0 {
-        let _waits = WAITING.try_acquire().map_err(|_| {
-            Fault::new(Code::Busy, "too many calls wait for an authorisation").hint("try again")
+        let _waits = WAITING.begin(uid).ok_or_else(|| {
+            let what = format!("{AT_ONCE} calls of yours wait for an authorisation already");
+            Fault::new(Code::Busy, what).hint("answer what polkit asks, or try again later")
         })?;
         ask(connection, header, uid, action, details).await?;
     }
@@ -149,5 +191,23 @@ async fn ask(
         (false, false) => Err(denied().hint(format!(
             "polkit refuses {action}: an administrator can allow it by a rule, or call it as root"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lets_all_their_calls_wait_keeps_nobody_else_from_calling() {
+        let waiting = Waiting(Mutex::new(BTreeMap::new()));
+        let mut first: Vec<_> = (0..AT_ONCE).map(|_| waiting.begin(1000)).collect();
+        assert!(first.iter().all(Option::is_some));
+        assert!(waiting.begin(1000).is_none());
+        assert!(waiting.begin(1001).is_some());
+        first.pop();
+        assert!(waiting.begin(1000).is_some());
+        drop(first);
+        assert!(waiting.counts().is_empty());
     }
 }
