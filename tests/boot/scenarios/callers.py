@@ -18,6 +18,9 @@ def a_foreign_user_is_refused_and_told_whom_to_ask():
         said = temps(*arguments, user="bob", fails=True)
         assert "Permission denied" in said, said
     assert "temps-admin" in temps("app", "list", user="bob", fails=True)
+    # What runs is not called down.
+    said = temps("status", user="bob", fails=True)
+    assert said.count("unknown (permission denied)") == 2 and "down" not in said, said
 
 
 def the_daemon_itself_refuses_when_the_socket_is_open_by_mistake():

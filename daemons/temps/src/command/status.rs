@@ -36,11 +36,20 @@ pub async fn run(instance: &Instance, out: &Out) -> Done {
     for fault in &faults {
         out.error(&fault.what, &fault.hint);
     }
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(Stop::Status(Code::Unavailable.exit_status()))
+    match worst(&faults) {
+        None => Ok(()),
+        Some(code) => Err(Stop::Status(code.exit_status())),
     }
+}
+
+/// What the exit status says: that one is down, if one is. Who may not ask does not know.
+fn worst(faults: &[&Fault]) -> Option<Code> {
+    let code = if faults.iter().all(|fault| fault.code == Code::Denied) {
+        Code::Denied
+    } else {
+        Code::Unavailable
+    };
+    (!faults.is_empty()).then_some(code)
 }
 
 /// How the proxy is.
@@ -76,7 +85,21 @@ pub async fn ask_deployd(instance: &Instance) -> Result<DeploydStatus, Fault> {
 }
 
 fn down(fault: &Fault) -> Value {
-    json!({ "up": false, "error": { "code": fault.code.name(), "what": fault.what, "hint": fault.hint } })
+    let up = is_known(fault).then_some(false);
+    json!({ "up": up, "error": { "code": fault.code.name(), "what": fault.what, "hint": fault.hint } })
+}
+
+/// Whether a daemon that answers so does not run.
+fn is_known(fault: &Fault) -> bool {
+    fault.code != Code::Denied
+}
+
+fn not_up(fault: &Fault, out: &Out) -> String {
+    if is_known(fault) {
+        out.styled(Style::Error, "down")
+    } else {
+        out.styled(Style::Warning, "unknown (permission denied)")
+    }
 }
 
 fn proxy_json(status: &ProxyStatus) -> Value {
@@ -117,7 +140,6 @@ fn show(
     out: &Out,
 ) -> Done {
     let up = out.styled(Style::Good, "up");
-    let down = out.styled(Style::Error, "down");
     match proxy {
         Ok(proxy) => {
             let address = |address: Option<std::net::SocketAddr>| {
@@ -137,7 +159,7 @@ fn show(
                 proxy.requests,
             ))?;
         }
-        Err(_) => out.line(format!("temps-proxy    {down}"))?,
+        Err(fault) => out.line(format!("temps-proxy    {}", not_up(fault, out)))?,
     }
     match deployd {
         Ok(deployd) => {
@@ -151,7 +173,7 @@ fn show(
                 deployd.state_dir.display(),
             ))?;
         }
-        Err(_) => out.line(format!("temps-deployd  {down}"))?,
+        Err(fault) => out.line(format!("temps-deployd  {}", not_up(fault, out)))?,
     }
     if !apps.is_empty() {
         out.line("")?;
@@ -166,6 +188,17 @@ fn show(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_not_ask_is_not_told_that_anything_is_down() {
+        let denied = Fault::new(Code::Denied, "not you");
+        let dead = Fault::unavailable("nobody answers");
+        assert_eq!(worst(&[]), None);
+        assert_eq!(worst(&[&denied, &denied]), Some(Code::Denied));
+        assert_eq!(worst(&[&denied, &dead]), Some(Code::Unavailable));
+        assert_eq!(down(&denied)["up"], Value::Null);
+        assert_eq!(down(&dead)["up"], Value::Bool(false));
+    }
 
     #[tokio::test]
     async fn a_daemon_that_does_not_start_is_told_by_its_notice() {
