@@ -88,6 +88,9 @@ pub struct ContentArgs {
     pub image: Option<String>,
 
     /// A git repository, by URL or path, at a branch, tag or commit
+    ///
+    /// For a private one put a token into the URL: https://USER:TOKEN@HOST/PATH. By ssh only `temps up`
+    /// fetches, with the keys of who runs it.
     #[arg(long, value_name = "URL[#REF]", value_hint = clap::ValueHint::Url)]
     pub git: Option<String>,
 

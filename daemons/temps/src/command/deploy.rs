@@ -178,9 +178,8 @@ fn git(text: &str) -> Result<Source, Fault> {
         let path = std::path::absolute(url)
             .and_then(|path| path.canonicalize())
             .map_err(|error| {
-                Fault::invalid(format!("the repository `{url}` cannot be found: {error}")).hint(
-                    "write a URL (https://…, ssh://…, file://…) or the path of a local repository",
-                )
+                Fault::invalid(format!("the repository `{url}` cannot be found: {error}"))
+                    .hint("write a URL (https://…, file://…) or the path of a local repository")
             })?;
         path_text(path)?
     };

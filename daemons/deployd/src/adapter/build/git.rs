@@ -72,6 +72,18 @@ pub(super) async fn checkout(
     Ok(Checkout { root, source })
 }
 
+/// Refuses a URL that takes a key: who fetches on an installed system is a user of one fetch, who has none
+/// and knows no host.
+pub(super) fn refuse_ssh(url: &str) -> Result<(), Fault> {
+    if Remote::parse(url)?.is_ssh() {
+        return Err(Fault::invalid(
+            "git over ssh is not possible here: whoever fetches has no key",
+        )
+        .hint("use https, for a private repository with a token: https://USER:TOKEN@HOST/PATH"));
+    }
+    Ok(())
+}
+
 /// The path of a repository on this machine.
 pub(super) fn local_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("file://").unwrap_or(url);
@@ -269,7 +281,7 @@ impl Git<'_> {
             "Host key verification failed",
         ]) {
             return Fault::invalid(format!("{shown} wants authentication")).hint(
-                "use an ssh URL with a deploy key that Temps' user has, or check that the repository is public and its name right",
+                "for a private repository put a token into the URL (https://USER:TOKEN@HOST/PATH); check that its name is right",
             );
         }
         if has(&[

@@ -19,7 +19,7 @@ impl Remote {
     pub(super) fn parse(url: &str) -> Result<Self, Fault> {
         let refuse = |what: &str| {
             Err(Fault::invalid(format!("this is not a git URL: {what}"))
-                .hint("use https://…, ssh://…, user@host:path, file://… or an absolute path"))
+                .hint("use https://…, file://… or an absolute path"))
         };
         if url.is_empty() || url.len() > MAX_URL {
             return refuse("it is empty or too long");
@@ -83,6 +83,14 @@ impl Remote {
         &self.url
     }
 
+    /// Whether it is fetched by ssh.
+    pub(super) fn is_ssh(&self) -> bool {
+        match self.url.split_once("://") {
+            Some((scheme, _)) => scheme == "ssh",
+            None => !self.url.starts_with('/'),
+        }
+    }
+
     /// For people.
     pub(super) fn shown(&self) -> String {
         self.redact(&self.url)
@@ -133,6 +141,20 @@ pub(super) fn may_be_commit(reference: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_takes_a_key_is_told_from_what_takes_none() {
+        for (url, is_ssh) in [
+            ("ssh://git@example.org/shop.git", true),
+            ("git@example.org:team/shop.git", true),
+            ("example.org:shop.git", true),
+            ("https://git@example.org/shop.git", false),
+            ("file:///srv/git/shop.git", false),
+            ("/srv/git/a:b", false),
+        ] {
+            assert_eq!(Remote::parse(url).unwrap().is_ssh(), is_ssh, "{url}");
+        }
+    }
 
     #[test]
     fn usual_urls_are_taken() {

@@ -1,7 +1,7 @@
 //! What the units of a build are: their names, users, directories and limits.
 
 use crate::adapter::build::BuildSettings;
-use crate::adapter::build::git::local_path;
+use crate::adapter::build::git::{local_path, refuse_ssh};
 use crate::adapter::build::job::UnpackRequest;
 use crate::port::BuildJob;
 use sha2::{Digest, Sha256};
@@ -88,7 +88,7 @@ pub struct Unit {
     pub command: Vec<String>,
     /// As whom.
     pub identity: Identity,
-    /// Whether it has the host's network; otherwise it has none.
+    /// Whether it has a network of its own, from which it reaches the outside; otherwise it has none.
     pub network: bool,
     /// Whether it may make code at run time, as interpreters do.
     pub generates_code: bool,
@@ -134,6 +134,7 @@ impl JobUnits<'_> {
     /// Fetches from git.
     pub(super) fn fetch(&self, url: &str) -> Result<Unit, Fault> {
         let Self(settings, job) = self;
+        refuse_ssh(url)?;
         let readable = local_path(url).map(|path| readable(&path)).transpose()?;
         Ok(Unit {
             name: format!("temps-job-fetch-{}.service", job.release),
