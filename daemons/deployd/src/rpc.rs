@@ -204,7 +204,7 @@ impl Deployd for Rpc {
     }
 
     async fn reconcile(self, _: Context) -> Result<Vec<String>, Fault> {
-        self.change(|engine, _| async move { engine.reconcile().await.map_err(Fault::from) })
+        self.change(|engine, _| async move { engine.reconcile().await?.answer() })
             .await
     }
 

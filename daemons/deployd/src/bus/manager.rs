@@ -190,7 +190,7 @@ impl Manager {
         authorise(connection, &header, "sh.temps.deploy.reconcile", &[]).await?;
         let engine = self.engine().clone();
         let work = async move {
-            let mended = engine.reconcile().await?;
+            let mended = engine.reconcile().await?.answer()?;
             Ok(mended.join("; "))
         };
         self.operation(connection, "reconciliation", "", work).await

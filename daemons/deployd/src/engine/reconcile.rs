@@ -10,8 +10,9 @@ use crate::store::instance::{self, State};
 use crate::store::{StoreError, app};
 use std::collections::HashSet;
 use std::time::Duration;
+use temps_ipc::Fault;
 use temps_ipc::id::{DeploymentId, ReleaseId};
-use temps_ipc::types::{Phase, Timestamp};
+use temps_ipc::types::{AppName, Outcome, Phase, Timestamp};
 use tracing::warn;
 
 /// How long a reconciliation waits for the instances that it starts.
@@ -22,6 +23,38 @@ const DRAIN_MS: i64 = 10_000;
 
 /// Apps per page.
 const PAGE: u32 = 200;
+
+/// What a reconciliation did, in words for people.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// What is as it should be again.
+    pub mended: Vec<String>,
+    /// What is not, and why.
+    pub failed: Vec<String>,
+}
+
+impl Reconciled {
+    /// For who asked for it: what was mended, if nothing was left that should be.
+    ///
+    /// # Errors
+    /// `Unavailable` otherwise; what was mended all the same is said there, too.
+    pub fn answer(self) -> Result<Vec<String>, Fault> {
+        if self.failed.is_empty() {
+            return Ok(self.mended);
+        }
+        let mut what = self.failed.join("; ");
+        if !self.mended.is_empty() {
+            what = format!("{what} (mended: {})", self.mended.join("; "));
+        }
+        Err(Fault::unavailable(what)
+            .hint("`temps doctor` and `journalctl -u temps-deployd` say more"))
+    }
+
+    fn fail(&mut self, what: String) {
+        warn!("{what}");
+        self.failed.push(what);
+    }
+}
 
 impl Deployment {
     /// The serving release again, with a fresh instance.
@@ -52,14 +85,14 @@ impl Deployment {
 }
 
 impl Engine {
-    /// Brings what runs in line with what should run; what was mended, in words.
+    /// Brings what runs in line with what should run.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn reconcile(&self) -> Result<Vec<String>, StoreError> {
+    pub async fn reconcile(&self) -> Result<Reconciled, StoreError> {
         let _reconciling = self.reconciling.lock().await;
         let _busy = self.idle.busy();
-        let mut mended = Vec::new();
+        let mut done = Reconciled::default();
         // Then the database was restored from an older copy, and requests may go to what it does not
         // know any more: nothing of that is removed before the proxy was told of what is known.
         let is_older = match self.proxy.generation().await {
@@ -82,22 +115,29 @@ impl Engine {
             for app in apps {
                 if app.destroying {
                     match self.finish_destroying(&app).await? {
-                        Ok(()) => mended.push(format!("{}: finished its removal", app.name)),
-                        Err(fault) => warn!(app = %app.name, %fault, "its removal is not finished"),
+                        Ok(()) => done
+                            .mended
+                            .push(format!("{}: finished its removal", app.name)),
+                        Err(fault) => done.fail(format!(
+                            "{}: its removal is not finished: {}",
+                            app.name, fault.what
+                        )),
                     }
-                } else if let Some(id) = self.revive(&app, &mut mended).await? {
-                    restarted.push(id);
+                } else if let Some(id) = self.revive(&app, &mut done).await? {
+                    restarted.push((app.name, id));
                 }
             }
         }
         self.resume().await?;
         let started = async {
-            for id in &restarted {
+            for (_, id) in &restarted {
                 self.ended(id).await;
             }
         };
-        if tokio::time::timeout(STARTS, started).await.is_err() {
-            mended.push("some instances are still being started".to_owned());
+        // Those that are still being started then are told as that.
+        let _ = tokio::time::timeout(STARTS, started).await;
+        for (app, id) in restarted {
+            self.tell_restart(&app, id, &mut done).await;
         }
         let outdated = match self.proxy.generation().await {
             Ok(generation) => generation != self.generation().await?,
@@ -105,16 +145,35 @@ impl Engine {
         };
         if outdated {
             match self.publish().await? {
-                Ok(true) => mended.push("gave the routes to the proxy again".to_owned()),
+                Ok(true) => done
+                    .mended
+                    .push("gave the routes to the proxy again".to_owned()),
                 Ok(false) => {}
-                Err(fault) => warn!(%fault, "the proxy refused the routes"),
+                Err(fault) => done.fail(format!("the proxy refused the routes: {}", fault.what)),
             }
         }
-        self.remove_strays(&mut mended).await?;
-        for line in &mended {
+        self.remove_strays(&mut done).await?;
+        for line in &done.mended {
             event::reconciled(line);
         }
-        Ok(mended)
+        Ok(done)
+    }
+
+    /// Says what became of an instance that was to be started again.
+    async fn tell_restart(&self, app: &AppName, id: DeploymentId, done: &mut Reconciled) {
+        let found = self.store.read(move |db| deployment::get(db, &id)).await;
+        // It is gone with its app.
+        let Ok(restart) = found else { return };
+        match restart.phase.outcome() {
+            Some(Outcome::Live) => done.mended.push(format!("{app}: started again")),
+            Some(Outcome::Refused | Outcome::RolledBack) => {
+                done.fail(format!(
+                    "{app}: cannot be started again: {}",
+                    restart.reason
+                ));
+            }
+            None => done.mended.push(format!("{app}: is being started")),
+        }
     }
 
     /// Waits until a deployment is neither waiting nor under way.
@@ -138,13 +197,18 @@ impl Engine {
     }
 
     /// Stops instances that nobody knows of, and those that should be gone.
-    async fn remove_strays(&self, mended: &mut Vec<String>) -> Result<(), StoreError> {
+    async fn remove_strays(&self, done: &mut Reconciled) -> Result<(), StoreError> {
         for runtime in self.runtimes.iter() {
             let running = match runtime.list().await {
                 Ok(running) => running,
-                Err(error) => {
-                    // Told by `temps doctor`; an engine that nobody uses may well be absent.
+                // An engine that nobody uses may well be absent.
+                Err(error) if !self.uses(runtime.kind()).await => {
                     tracing::debug!(runtime = %runtime.kind(), %error, "cannot list instances");
+                    continue;
+                }
+                Err(error) => {
+                    let kind = runtime.kind();
+                    done.fail(format!("the {kind} runtime: {}", error.fault().what));
                     continue;
                 }
             };
@@ -157,8 +221,13 @@ impl Engine {
                     .await;
                 let log = self.paths.all_logs().join("stray.log");
                 match runtime.stop(&id, self.settings.stop_grace, &log).await {
-                    Ok(()) => mended.push(format!("stopped {id}, which nobody needs")),
-                    Err(error) => warn!(%id, %error, "a stray instance cannot be stopped"),
+                    Ok(()) => done
+                        .mended
+                        .push(format!("stopped {id}, which nobody needs")),
+                    Err(error) => done.fail(format!(
+                        "{id}, which nobody needs, cannot be stopped: {}",
+                        error.fault().what
+                    )),
                 }
             }
         }
@@ -171,7 +240,8 @@ impl Engine {
             let wanted = instance.state == State::Serving || open.contains(&instance.app);
             if !wanted {
                 self.stop_instance(&instance).await?;
-                mended.push(format!("stopped {}, which was left over", instance.id));
+                done.mended
+                    .push(format!("stopped {}, which was left over", instance.id));
             }
         }
         Ok(())
@@ -182,7 +252,7 @@ impl Engine {
     pub(super) async fn revive(
         &self,
         app: &App,
-        mended: &mut Vec<String>,
+        done: &mut Reconciled,
     ) -> Result<Option<DeploymentId>, StoreError> {
         let Some(release) = app.release.clone() else {
             return Ok(None);
@@ -195,7 +265,7 @@ impl Engine {
             if busy.kind == Kind::Restart {
                 return Ok(Some(busy.id.clone()));
             }
-            self.revive_in_place(app, &release, busy, mended).await?;
+            self.revive_in_place(app, &release, busy, done).await?;
             return Ok(None);
         }
         if !open.is_empty() && self.is_worked_on(&app.id) {
@@ -209,14 +279,21 @@ impl Engine {
                 continue;
             }
             let Some(runtime) = self.runtimes.get(instance.runtime) else {
-                warn!(app = %app.name, runtime = %instance.runtime, "this installation has no such runtime");
+                done.fail(format!(
+                    "{}: this installation has no {} runtime",
+                    app.name, instance.runtime
+                ));
                 return Ok(None);
             };
             match runtime.state(&instance.id).await {
                 Ok(InstanceState::Running | InstanceState::Resting { .. }) => {}
                 Ok(InstanceState::Exited { .. } | InstanceState::Absent) => down = true,
                 Err(error) => {
-                    warn!(app = %app.name, %error, "cannot tell whether its instance runs");
+                    done.fail(format!(
+                        "{}: cannot tell whether its instance runs: {}",
+                        app.name,
+                        error.fault().what
+                    ));
                     return Ok(None);
                 }
             }
@@ -238,7 +315,6 @@ impl Engine {
                 deployment::insert(tx, &queued)
             })
             .await?;
-        mended.push(format!("{}: started again", app.name));
         self.wake(&app.id);
         self.changed();
         Ok(Some(restart.id))
@@ -251,7 +327,7 @@ impl Engine {
         app: &App,
         release: &ReleaseId,
         busy: &Deployment,
-        mended: &mut Vec<String>,
+        done: &mut Reconciled,
     ) -> Result<(), StoreError> {
         let id = release.clone();
         let release = self
@@ -274,7 +350,10 @@ impl Engine {
                 .bring_up(app, &release, busy, Some(instance.clone()))
                 .await?;
             if let Err(fault) = started {
-                warn!(app = %app.name, %fault, "what served cannot be started again");
+                done.fail(format!(
+                    "{}: what served cannot be started again: {}",
+                    app.name, fault.what
+                ));
                 continue;
             }
             // The worker may have replaced it meanwhile, and then stopped it before it ran.
@@ -283,10 +362,13 @@ impl Engine {
                 self.stop_instance(&instance).await?;
                 continue;
             }
-            if let Err(why) = self.becomes_healthy(&release, &instance).await {
-                warn!(app = %app.name, why, "what served is started again and not healthy");
+            match self.becomes_healthy(&release, &instance).await {
+                Ok(()) => done.mended.push(format!("{}: started again", app.name)),
+                Err(why) => done.fail(format!(
+                    "{}: what served is started again and not healthy: {why}",
+                    app.name
+                )),
             }
-            mended.push(format!("{}: started again", app.name));
         }
         Ok(())
     }

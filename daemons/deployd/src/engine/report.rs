@@ -58,7 +58,7 @@ impl Engine {
     }
 
     /// Whether an app runs on this runtime. Unknown counts as yes.
-    async fn uses(&self, kind: RuntimeKind) -> bool {
+    pub(super) async fn uses(&self, kind: RuntimeKind) -> bool {
         self.store
             .read(move |db| {
                 let apps: i64 = db.query_row(

@@ -5,6 +5,7 @@
 //! rolled back.
 
 use super::Engine;
+use super::reconcile::Reconciled;
 use crate::port::InstanceState;
 use crate::store::StoreError;
 use crate::store::app::{self, App};
@@ -30,7 +31,7 @@ impl Engine {
                 && !self.is_worked_on(&id)
                 && self.was_interrupted(&app, watched).await?
             {
-                self.revive(&app, &mut Vec::new()).await?;
+                self.revive(&app, &mut Reconciled::default()).await?;
             }
             self.wake(&id);
         }

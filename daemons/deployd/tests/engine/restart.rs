@@ -3,6 +3,7 @@
 use crate::support::{Host, Running, started};
 use std::time::Duration;
 use temps_deployd::adapter::sim::{Behaviour, Effect, Part};
+use temps_deployd::engine::reconcile::Reconciled;
 use temps_ipc::id::ReleaseId;
 use temps_ipc::types::{Phase, ReleaseStatus};
 use tokio::time::sleep;
@@ -17,7 +18,7 @@ async fn after_a_reboot_every_app_is_started_again() {
     running.stop().await;
     host.kill_instances();
     let running = host.start();
-    let mended = running.engine.reconcile().await.unwrap();
+    let mended = running.engine.reconcile().await.unwrap().mended;
     assert!(
         mended.iter().any(|line| line.contains("shop")),
         "{mended:?}"
@@ -26,9 +27,36 @@ async fn after_a_reboot_every_app_is_started_again() {
     host.serves_one();
     assert_eq!(
         running.engine.reconcile().await.unwrap(),
-        Vec::<String>::new(),
+        Reconciled::default(),
         "nothing is left to mend"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_not_told_as_mended() {
+    let (host, running) = started();
+    let view = running.deploy("healthy").await;
+    running.stop().await;
+    host.kill_instances();
+    host.world.behave(&view.release, Behaviour::StartRefused);
+    let running = host.start();
+    let done = running.engine.reconcile().await.unwrap();
+    assert_eq!(done.mended, Vec::<String>::new());
+    let fault = done.answer().unwrap_err();
+    assert!(
+        fault.what.contains("shop: cannot be started again: "),
+        "{fault}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_cannot_be_asked_is_told() {
+    let (host, running) = started();
+    running.deploy("healthy").await;
+    host.world.silence(Part::Runtime, 100);
+    let done = running.engine.reconcile().await.unwrap();
+    let fault = done.answer().unwrap_err();
+    assert!(fault.what.contains(" runtime: "), "{fault}");
 }
 
 #[tokio::test(start_paused = true)]
