@@ -119,14 +119,13 @@ async fn what_passes_on_the_bus_keeps_the_daemon() {
 async fn no_call_is_lost_between_two_processes() {
     const CALLS: u32 = 50;
     let bus = PrivateBus::absent(&["sh.temps.Deploy1.conf"]);
-    let program = std::env::current_exe().unwrap();
     bus.activates(
         NAME,
         &format!(
-            "/usr/bin/env {}={} {} --ignored --exact an_activated_daemon",
+            "/usr/bin/env {}={} {}",
             echo::ADDRESS,
             bus.address(),
-            program.display()
+            env!("CARGO_BIN_EXE_temps-echo-for-tests")
         ),
     );
     let mut bus = bus;
@@ -152,19 +151,4 @@ async fn no_call_is_lost_between_two_processes() {
     }
     println!("{} processes", processes.len());
     assert!(processes.len() > 3, "it never ended: {processes:?}");
-}
-
-/// Not a test: the daemon of the one before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "started by the bus of another test"]
-async fn an_activated_daemon() {
-    let Ok(address) = std::env::var(echo::ADDRESS) else {
-        return;
-    };
-    let idle = Idle::new(Duration::from_millis(80));
-    let supervisor = Supervisor::new(CancellationToken::new());
-    let place = Place::At(address);
-    let bus = Bus::start(Arc::new(Echo), place, idle.clone(), &supervisor);
-    idle.expired().await;
-    bus.leave().await;
 }
