@@ -120,6 +120,11 @@ pub trait Runtime: Send + Sync {
     /// `Unavailable` with what to do about it.
     async fn check(&self) -> Result<String, Fault>;
 
+    /// What its apps lack on this machine although it can be used: what, and what to do about it.
+    fn lacking(&self) -> Option<Fault> {
+        None
+    }
+
     /// An address for a new instance that is not among `taken`.
     ///
     /// # Errors

@@ -350,6 +350,15 @@ impl Runtime for SystemdRuntime {
         }
     }
 
+    fn lacking(&self) -> Option<Fault> {
+        resolver::servers(&self.settings.resolvers).is_empty().then(|| {
+            Fault::unavailable(
+                "its apps cannot resolve names: /etc/resolv.conf names no server that they reach, and those on this machine's loopback are not",
+            )
+            .hint("name servers that they reach as `apps-resolvers` in deployd.toml, and restart temps-deployd")
+        })
+    }
+
     async fn choose_address(
         &self,
         artifact: &Artifact,
@@ -466,7 +475,12 @@ impl Runtime for SystemdRuntime {
                 .await;
             self.network(made)?;
         }
-        found.extend(directory::list(&self.state).map_err(failed)?);
+        // The host's servers may have changed since, as with a new lease.
+        let names = resolver::resolver(&self.settings.resolvers);
+        for id in directory::list(&self.state).map_err(failed)? {
+            self.directory(&id).renew(&names).map_err(failed)?;
+            found.insert(id);
+        }
         Ok(found.into_iter().collect())
     }
 

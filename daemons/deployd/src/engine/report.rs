@@ -42,6 +42,11 @@ impl Engine {
                         "the {name} runtime does not answer"
                     )))
                 });
+            if let Some(fault) = runtime.lacking()
+                && self.uses(runtime.kind()).await
+            {
+                checks.push(check(name, CheckLevel::Warning, &fault.what, &fault.hint));
+            }
             checks.push(match found {
                 Ok(what) => check(name, CheckLevel::Ok, &what, ""),
                 // Only apps that are containers need it.

@@ -92,6 +92,16 @@ impl InstanceDirectory {
         Ok(())
     }
 
+    /// Has the instance ask other servers for names, if they are others. In place: it sees the file, not
+    /// its name.
+    pub(super) fn renew(&self, resolver: &str) -> io::Result<()> {
+        match fs::read_to_string(self.resolver()) {
+            Ok(present) if present != resolver => private(&self.resolver(), resolver.as_bytes()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn address(&self) -> io::Result<Ipv4Addr> {
         let text = fs::read_to_string(self.0.join("address"))?;
         text.trim().parse().map_err(io::Error::other)
@@ -162,6 +172,10 @@ mod tests {
         assert_eq!(mode(&directory.0), 0o700);
         assert_eq!(mode(&directory.resolver()), 0o644);
         assert_eq!(directory.address().unwrap(), address);
+        let seen = fs::File::open(directory.resolver()).unwrap();
+        directory.renew("others").unwrap();
+        assert_eq!(io::read_to_string(seen).unwrap(), "others");
+        assert_eq!(mode(&directory.resolver()), 0o644);
         assert_eq!(list(state.path()).unwrap(), [id]);
         directory.remove().unwrap();
         directory.remove().unwrap();

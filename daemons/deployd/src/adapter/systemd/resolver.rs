@@ -3,7 +3,8 @@
 //! A program that asks for its own name at start, as many do, must get an answer at once: the file of
 //! hosts has it. Servers on the loopback address are the host's own and cannot be reached from the
 //! instance's network, so those behind them are named instead; if there are none, none is named, and
-//! the resolver of the instance refuses at once.
+//! the resolver of the instance refuses at once, and `temps doctor` says so. Whenever the instances are
+//! looked through, theirs is made anew: the host's may have changed.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -96,7 +97,7 @@ fn parse(text: &str) -> (Vec<String>, Vec<String>) {
 }
 
 fn render(servers: &[String], options: &[String]) -> String {
-    let mut text = String::from("# Written by temps-deployd when the instance was started.\n");
+    let mut text = String::from("# Written by temps-deployd.\n");
     for server in servers {
         text.push_str(&format!("nameserver {server}\n"));
     }
