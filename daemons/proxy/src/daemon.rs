@@ -180,6 +180,7 @@ pub async fn serve(
         header_bytes: Arc::clone(&parts.header_bytes),
         problem,
         state,
+        status: Arc::clone(&parts.status),
     };
     if let Some(reloads) = reloads {
         let serving = reload.clone().serve(reloads);

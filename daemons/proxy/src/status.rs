@@ -66,7 +66,11 @@ impl Status {
             table.snapshot().routes.len(),
             table.targets().len(),
             self.certificates.count()
-        )
+        ) + if self.problem.load().is_some() {
+            "; the configuration is wrong, and the last good one is used"
+        } else {
+            ""
+        }
     }
 
     fn checks(&self) -> Vec<Check> {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from installed import main_pid, run, say, show, state, wait, wait_for_state
+from installed import file, main_pid, run, say, show, state, wait, wait_for_state
 
 SOCKETS = [
     "temps-proxy-http.socket",
@@ -65,6 +65,15 @@ def daemons_are_in_their_slice_and_say_how_they_are():
     assert show("temps-proxy.service", "ControlGroup") == "/temps.slice/temps-daemons.slice/temps-proxy.service"
     assert "routes" in show("temps-proxy.service", "StatusText")
     assert "apps" in show("temps-deployd.service", "StatusText")
+
+
+def a_reload_with_a_wrong_configuration_is_seen_in_the_status():
+    proxy = "temps-proxy.service"
+    with file("/etc/temps/proxy.toml.d/60-wrong.toml", "drain-deadline = \"soon\"\n"):
+        run("systemctl", "reload", proxy)
+        wait("it is told", lambda: "configuration is wrong" in show(proxy, "StatusText"))
+    run("systemctl", "reload", proxy)
+    wait("it is over", lambda: "configuration" not in show(proxy, "StatusText"))
 
 
 def a_stop_of_the_target_stops_everything_and_a_start_brings_it_back():

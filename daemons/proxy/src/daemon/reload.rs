@@ -3,7 +3,7 @@
 
 use super::start::read_settings;
 use crate::config as settings;
-use crate::status::Problem;
+use crate::status::{Problem, Status};
 use arc_swap::ArcSwap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub struct Reload {
     pub problem: Problem,
     /// The state directory, which has the last good settings.
     pub state: PathBuf,
+    /// What the manager is told.
+    pub status: Arc<Status>,
 }
 
 impl Reload {
@@ -29,7 +31,7 @@ impl Reload {
         loop {
             reloads.next().await;
             notify::reloading();
-            // Told to the journal and kept for the status.
+            // Told to the journal and in the status.
             let _ = self.now().await;
             notify::ready();
         }
@@ -59,6 +61,7 @@ impl Reload {
             Err(error) => Some(error.to_string()),
         };
         self.problem.store(wrong.clone().map(Arc::new));
+        notify::status(&self.status.line());
         match wrong {
             None => Ok(()),
             Some(wrong) => {

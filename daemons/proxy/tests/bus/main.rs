@@ -69,6 +69,7 @@ async fn on_the_bus() -> Case {
         header_bytes: Arc::new(ArcSwap::from_pointee(settings.limits.header_bytes)),
         problem,
         state: state.path().to_owned(),
+        status: Arc::clone(&status),
     };
     let supervisor = Supervisor::new(CancellationToken::new());
     let place = Place::At(bus.address());
