@@ -12,7 +12,7 @@ WORLDS = {
         ["builds"],
         ["rebooted"],
     ],
-    "apps": [["apps", "hostile", "activated"], ["activated_rebooted", "apps_rebooted", "main_job"]],
+    "apps": [["firewall", "apps", "hostile", "activated"], ["activated_rebooted", "apps_rebooted", "main_job"]],
     "engine": [["containers", "hostile_container"]],
 }
 

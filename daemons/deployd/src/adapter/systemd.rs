@@ -21,6 +21,8 @@
 
 mod directory;
 mod exec;
+mod firewall;
+mod job;
 mod journal;
 mod launch;
 pub mod manager;
@@ -31,6 +33,7 @@ mod resolver;
 mod state;
 mod unit;
 
+pub use job::{JobNetwork, JobNetworks};
 pub use launch::EXEC_APPLET;
 pub use netns::NETNS_APPLET;
 pub use range::Range;
@@ -142,6 +145,15 @@ impl SystemdRuntime {
         Shared::read(&self.state)
             .map(|shared| shared.range)
             .map_err(failed)
+    }
+
+    /// Whether an instance or a build has a network.
+    async fn has_networks(&self) -> Result<bool, RuntimeError> {
+        let units = self.manager.list(name::NAMESPACES).await;
+        let units = units.map_err(|error| unreachable_manager(&error))?;
+        Ok(units
+            .iter()
+            .any(|unit| !matches!(unit.active.as_str(), "inactive" | "failed")))
     }
 
     async fn current(&self, id: &InstanceId) -> Result<InstanceState, ManagerError> {
@@ -344,10 +356,13 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn check(&self) -> Result<String, Fault> {
-        match self.manager.version().await {
-            Ok(version) => Ok(format!("systemd {version}")),
-            Err(error) => Err(unreachable_manager(&error).fault().clone()),
+        let unreachable = |error| unreachable_manager(&error).fault().clone();
+        let version = self.manager.version().await.map_err(unreachable)?;
+        let used = self.has_networks().await;
+        if used.map_err(|error| error.fault().clone())? {
+            firewall::check(&self.manager).await?;
         }
+        Ok(format!("systemd {version}"))
     }
 
     fn lacking(&self) -> Option<Fault> {
@@ -467,7 +482,7 @@ impl Runtime for SystemdRuntime {
             .iter()
             .filter_map(|unit| name::instance(&unit.name))
             .collect();
-        if !found.is_empty() {
+        if !found.is_empty() || self.has_networks().await? {
             // Somebody may have flushed all rules of the firewall, ours among them.
             let made = self
                 .manager
@@ -485,6 +500,10 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn release_shared(&self) -> Result<(), RuntimeError> {
+        // Builds need it as well; it then stays until the last app goes the next time.
+        if self.has_networks().await? {
+            return Ok(());
+        }
         match self.manager.stop(name::SHARED, NETWORK_LIMIT).await {
             Ok(_) | Err(ManagerError::NoSuchUnit) => Ok(()),
             Err(error) => Err(unreachable_manager(&error)),

@@ -4,14 +4,15 @@
 //! |---|---|
 //! | unit of an instance | `temps-app-INSTANCE.service` |
 //! | unit of its socket, if requests start it | `temps-app-INSTANCE.socket` |
-//! | unit of its network namespace | `temps-netns@INSTANCE.service` |
+//! | unit of its network namespace | `temps-netns@INSTANCE.service`; of a job's: `temps-netns@job-ID.service` |
 //! | unit of what all of them share | `temps-network.service` |
-//! | network namespace | `/run/netns/temps-INSTANCE` |
+//! | network namespace | `/run/netns/temps-INSTANCE`, `/run/netns/temps-job-ID` |
 //! | its interface on the host | `tps` and the last three bytes of the address in hexadecimal |
 //! | user of an app | `temps-` and 16 hexadecimal digits of a digest of its name |
 //! | data of an app | `/var/lib/temps-apps/APP` |
 
 use sha2::{Digest, Sha256};
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 use temps_ipc::id::InstanceId;
 use temps_ipc::types::AppName;
@@ -24,6 +25,9 @@ pub(super) const PATTERN: &str = "temps-app-*.service";
 
 /// Every interface on the host that leads to an instance, for firewall rules.
 pub(super) const INTERFACES: &str = "tps*";
+
+/// What the unit of every network namespace is called.
+pub(super) const NAMESPACES: &str = "temps-netns@*.service";
 
 /// The directory of all apps' data below `/var/lib`, as `StateDirectory=` has it.
 pub(super) const DATA: &str = "temps-apps";
@@ -44,13 +48,13 @@ pub(super) fn instance(unit: &str) -> Option<InstanceId> {
     id.parse().ok()
 }
 
-/// The unit of an instance's network namespace.
-pub(super) fn namespace_unit(id: &InstanceId) -> String {
+/// The unit of the network namespace of an instance or a job.
+pub(super) fn namespace_unit(id: &impl Display) -> String {
     format!("temps-netns@{id}.service")
 }
 
 /// The network namespace, as `ip netns` knows it.
-pub(super) fn namespace(id: &InstanceId) -> String {
+pub(super) fn namespace(id: &impl Display) -> String {
     format!("temps-{id}")
 }
 

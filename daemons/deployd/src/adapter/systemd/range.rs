@@ -18,6 +18,10 @@ const AREA_PREFIX: u8 = 11;
 /// 4,094 addresses, more than a machine runs instances.
 const PREFIX: u8 = 20;
 
+/// The last addresses of a range are for jobs of builds, which nobody records: a quarter of it, but no more
+/// than these, four times what builds side by side can have.
+const JOBS: u32 = 256;
+
 /// How many ranges are tried.
 const TRIES: u32 = 64;
 
@@ -71,11 +75,6 @@ impl Range {
     /// An address that nothing has, from a random place on: one that was just given back should rest
     /// a while, since others may still hold connections to it.
     pub(super) fn free_address(self, taken: &[Address]) -> Option<Ipv4Addr> {
-        // Without the network's own address, the gateway, and the last.
-        let count = self.size().checked_sub(3).filter(|&count| count > 0)?;
-        let mut noise = [0; 4];
-        let _ = getrandom::fill(&mut noise);
-        let start = u32::from_ne_bytes(noise) % count;
         let taken: HashSet<IpAddr> = taken
             .iter()
             .filter_map(|address| match address {
@@ -83,9 +82,30 @@ impl Range {
                 _ => None,
             })
             .collect();
-        (0..count)
-            .map(|step| Ipv4Addr::from(self.first + 2 + (start + step) % count))
+        self.from_anywhere(0, self.usable().saturating_sub(self.jobs()))
             .find(|address| !taken.contains(&IpAddr::V4(*address)))
+    }
+
+    /// The addresses that jobs of builds may have, from a random one on. No instance has any of them.
+    pub(super) fn job_addresses(self) -> impl Iterator<Item = Ipv4Addr> {
+        self.from_anywhere(self.usable().saturating_sub(self.jobs()), self.jobs())
+    }
+
+    /// `count` usable addresses from the `begin`th on, each once.
+    fn from_anywhere(self, begin: u32, count: u32) -> impl Iterator<Item = Ipv4Addr> {
+        let mut noise = [0; 4];
+        let _ = getrandom::fill(&mut noise);
+        let start = u32::from_ne_bytes(noise) % count.max(1);
+        (0..count).map(move |step| Ipv4Addr::from(self.first + 2 + begin + (start + step) % count))
+    }
+
+    /// Without the network's own address, the gateway, and the last.
+    fn usable(self) -> u32 {
+        self.size().saturating_sub(3)
+    }
+
+    fn jobs(self) -> u32 {
+        (self.usable() / 4).min(JOBS)
     }
 
     fn size(self) -> u32 {
@@ -211,7 +231,13 @@ mod tests {
             assert!(range.contains(address) && address != range.gateway());
             taken.push(Address::Tcp((address, 8080).into()));
         }
-        assert_eq!(taken.len(), 13);
+        assert_eq!(taken.len(), 10);
+        for address in range.job_addresses() {
+            assert!(range.contains(address));
+            taken.push(Address::Tcp((address, 8080).into()));
+        }
+        let all: HashSet<_> = taken.iter().collect();
+        assert_eq!((taken.len(), all.len()), (13, 13));
         assert!(!range.contains(range.gateway()));
         assert!(!range.contains(Ipv4Addr::new(10, 231, 16, 15)));
     }

@@ -2,6 +2,7 @@
 
 use super::super::range::Range;
 use serde::Deserialize;
+use std::net::Ipv4Addr;
 
 /// A line of `ip -json -4 route show table all`.
 #[derive(Debug, Deserialize)]
@@ -40,6 +41,20 @@ impl Routes {
             .collect()
     }
 
+    /// The addresses of this host, by which its own services are reached.
+    pub(super) fn own(&self) -> Vec<Ipv4Addr> {
+        let mut found: Vec<Ipv4Addr> = self
+            .0
+            .iter()
+            .filter(|route| route.kind.as_deref() == Some("local"))
+            .filter_map(|route| route.dst.parse().ok())
+            .filter(|address: &Ipv4Addr| !address.is_loopback())
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
     /// The interfaces of the default routes.
     pub(super) fn uplinks(&self) -> Vec<String> {
         let mut found: Vec<String> = self
@@ -73,6 +88,7 @@ mod tests {
         let present: Vec<String> = routes.present().iter().map(Range::to_string).collect();
         assert_eq!(present, ["172.17.0.0/16", "192.0.2.7/32"]);
         assert_eq!(routes.uplinks(), ["eth0"]);
+        assert_eq!(routes.own(), [Ipv4Addr::new(192, 0, 2, 7)]);
         assert!(Routes::parse("[]").unwrap().uplinks().is_empty());
     }
 }

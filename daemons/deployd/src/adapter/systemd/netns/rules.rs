@@ -7,7 +7,8 @@
 //! | an instance | the host, where it is itself the server for names | allowed |
 //! | an instance | the host, anything else | rejected |
 //! | an instance | an instance, other bridges and links of this host (containers, machines) | rejected |
-//! | an instance | 169.254.0.0/16 (metadata services), multicast, IPv6 | rejected |
+//! | an instance | the server for names, port 53 | allowed, wherever it is |
+//! | an instance | metadata services of clouds ([`NOWHERE`]), multicast, IPv6 | rejected |
 //! | an instance | elsewhere | allowed, with the host's address |
 //! | elsewhere | an instance | dropped, unless it is an answer |
 //!
@@ -21,6 +22,11 @@ use std::net::Ipv4Addr;
 /// The rules' own table.
 pub(super) const TABLE: &str = "inet temps";
 
+/// Where no instance gets to: the addresses of links, of which clouds have 169.254.169.254 and others for
+/// what a machine may know of itself, credentials included; the same of Alibaba and of Azure, which have
+/// theirs elsewhere; and groups of machines.
+pub(super) const NOWHERE: &str = "169.254.0.0/16, 100.100.100.200, 168.63.129.16, 224.0.0.0/4";
+
 /// Replaces the table at once: there is no moment without rules. `uplinks` are the interfaces of the
 /// default routes, which may themselves be bridges.
 pub(super) fn table(
@@ -29,12 +35,7 @@ pub(super) fn table(
     uplinks: &[String],
     resolvers: &[Ipv4Addr],
 ) -> String {
-    let resolvers = if resolvers.is_empty() {
-        String::new()
-    } else {
-        let servers = list(resolvers.iter().map(Ipv4Addr::to_string));
-        format!("\n        ip daddr {servers} meta l4proto {{ tcp, udp }} th dport 53 accept")
-    };
+    let resolvers = names(resolvers);
     let ports = list(ports.iter().map(u16::to_string));
     let uplinks = if uplinks.is_empty() {
         String::new()
@@ -70,8 +71,9 @@ table {TABLE} {{
         meta nfproto ipv6 drop
         ip saddr != {range} drop
         ct state established,related accept
-        oifname "{INTERFACES}" jump refused
-        ip daddr {{ 169.254.0.0/16, 224.0.0.0/4, {range} }} jump refused{uplinks}
+        oifname "{INTERFACES}" jump refused{resolvers}
+        ip daddr {range} jump refused
+        ip daddr {{ {NOWHERE} }} jump refused{uplinks}
         meta oifkind {{ "bridge", "veth" }} jump refused
         accept
     }}
@@ -121,7 +123,16 @@ pub(super) fn handles(listing: &str) -> Vec<u64> {
         .collect()
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+/// The rule that lets through questions for names, on a line of its own; nothing if nobody is asked.
+pub(super) fn names(resolvers: &[Ipv4Addr]) -> String {
+    if resolvers.is_empty() {
+        return String::new();
+    }
+    let servers = list(resolvers.iter().map(Ipv4Addr::to_string));
+    format!("\n        ip daddr {servers} meta l4proto {{ tcp, udp }} th dport 53 accept")
+}
+
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     format!("{{ {} }}", items.collect::<Vec<_>>().join(", "))
 }
 
@@ -142,10 +153,13 @@ mod tests {
         assert!(text.starts_with("table inet temps\ndelete table inet temps\n"));
         assert!(text.contains("tcp dport { 80, 443 } accept"));
         assert!(text.contains("oifname { \"br0\" } accept"));
-        assert!(text.contains("ip daddr { 169.254.0.0/16, 224.0.0.0/4, 10.231.16.0/20 }"));
-        assert!(
-            text.contains("ip daddr { 192.0.2.53 } meta l4proto { tcp, udp } th dport 53 accept")
-        );
+        assert!(text.contains("ip daddr 10.231.16.0/20 jump refused"));
+        assert!(text.contains("ip daddr { 169.254.0.0/16, 100.100.100.200, 168.63.129.16,"));
+        let names = "ip daddr { 192.0.2.53 } meta l4proto { tcp, udp } th dport 53 accept";
+        let (to_the_host, to_others) = text.split_once("chain outward").unwrap();
+        assert!(to_the_host.contains(names));
+        // Clouds have their server for names beside that for credentials, or at the same address.
+        assert!(to_others.find(names) < to_others.find("169.254.0.0/16"));
         assert!(!table(range, &[80], &[], &[]).contains("{  }"));
     }
 

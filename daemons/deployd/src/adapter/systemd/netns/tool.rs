@@ -37,6 +37,12 @@ pub(super) fn nft_apply(rules: &str) -> Result<(), ToolError> {
     run("nft", &["-f", "-"], rules).map(drop)
 }
 
+/// Applies rules in a namespace, all at once or not at all.
+pub(super) fn nft_apply_in(namespace: &str, rules: &str) -> Result<(), ToolError> {
+    let namespace = format!("--net=/run/netns/{namespace}");
+    run("nsenter", &[&namespace, "nft", "-f", "-"], rules).map(drop)
+}
+
 /// What `nft` prints.
 pub(super) fn nft(args: &[&str]) -> Result<String, ToolError> {
     run("nft", args, "")
@@ -58,6 +64,7 @@ fn run(tool: &'static str, args: &[&str], input: &str) -> Result<String, ToolErr
         "ip" => "iproute2",
         "nft" => "nftables",
         "busctl" => "systemd",
+        "nsenter" => "util-linux",
         _ => "iptables",
     };
     let mut child = Command::new(tool)
