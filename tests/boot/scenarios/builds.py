@@ -3,11 +3,14 @@
 import contextlib
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 from installed import Skipped, file, get, kill, main_pid, run, say, show, temps, wait
+from network import HOST_PORT, OUR_END, OUTSIDE, Listener, address_of, gateway_of, outside, own_addresses
+from samples import make
 
 DEPLOYD = "temps-deployd.service"
 STATE = Path("/var/lib/temps/deployd")
@@ -41,6 +44,24 @@ for line in [["unshare", "-r", "true"], ["mknod", "device", "c", "1", "1"], ["ch
     if subprocess.run(line, stderr=subprocess.DEVNULL).returncode == 0: say(line)
 os.symlink("/var/lib/temps/deployd/key", "link")
 print("done", os.getuid())
+"""
+
+
+# Where nobody who builds gets to, beside this machine itself.
+HIDDEN = [("169.254.169.254", 80), ("169.254.170.2", 80), ("100.100.100.200", 80), ("168.63.129.16", 32526)]
+
+# Tries them, and the outside.
+CALLING = r"""
+import re, socket
+for host, port in {hidden}:
+    try: socket.create_connection((host, port), timeout=3); print("STOLEN", host, port)
+    except OSError as error: print("no", host, port, error, "STOLEN: it hangs" if isinstance(error, TimeoutError) else "")
+try: socket.socket(socket.AF_UNIX).connect("\0of-the-host"); print("STOLEN abstract socket")
+except OSError as error: print("no", error)
+try: socket.create_connection(("{outside}", 80), timeout=5); print("outside: open")
+except OSError as error: print("outside:", error)
+print("names:", *re.findall("nameserver (.*)", open("/etc/resolv.conf").read()))
+print("done")
 """
 
 
@@ -91,16 +112,62 @@ def a_build_has_limits_and_a_sandbox():
             "RootDirectory": "/run/temps/job-root",
             "CacheDirectoryMode": "0777",
             "OOMPolicy": "kill",
-            "BindsTo": DEPLOYD,
         }
         assert {name: show(unit, name) for name in wanted} == wanted
-        assert "169.254.169.254" in show(unit, "IPAddressDeny")
+        assert DEPLOYD in show(unit, "BindsTo").split()
+        assert show(unit, "NetworkNamespacePath").startswith("/run/netns/temps-job-")
         # Nobody else gets to its directories, whatever their modes are.
         assert CACHE.parent.stat().st_mode & 0o7777 == 0o700
         assert "Permission denied" in run("ls", str(CACHE), user="bob", fails=True)
         owner = (CACHE / "limited/home").stat().st_uid
         say(f"the directories of builds belong to {'nobody, mapped' if owner == NOBODY else owner}")
         say(run("systemd-analyze", "security", "--no-pager", unit).strip().splitlines()[-1].removeprefix("→ "))
+
+
+def a_build_reaches_the_outside_and_nothing_of_this_machine():
+    temps("deploy", "target", "--source", str(make("target", "one")))
+    abstract = socket.socket(socket.AF_UNIX)
+    abstract.bind("\0of-the-host")
+    abstract.listen()
+    # As systemd-resolved has it: a stub on the host's loopback, and the servers behind it.
+    resolve = Path("/run/systemd/resolve")
+    resolve.mkdir(exist_ok=True)
+    configured = Path("/etc/resolv.conf")
+    kept = configured.read_text() if configured.exists() else ""
+    configured.unlink(missing_ok=True)
+    configured.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    with (
+        abstract,
+        file(str(resolve / "stub-resolv.conf"), "nameserver 127.0.0.53\n"),
+        file(str(resolve / "resolv.conf"), f"nameserver {OUTSIDE}\n"),
+        outside() as seen,
+        Listener() as hits,
+    ):
+        own = {"127.0.0.1", OUR_END, gateway_of("target"), *own_addresses()}
+        hidden = [*HIDDEN, *((address, HOST_PORT) for address in own), (address_of("target"), 8080)]
+        source = _source("calling", {"Procfile": f"build: python3 call.py\n{WEB}"})
+        (source / "call.py").write_text(CALLING.format(hidden=hidden, outside=OUTSIDE))
+        temps("deploy", "calling", "--source", str(source))
+        said = temps("logs", "calling", "--build")
+        say(next(line for line in said.splitlines() if "outside:" in line).strip())
+        assert "done" in said and "STOLEN" not in said, said
+        assert "outside: open" in said and f"names: {OUTSIDE}" in said, said
+        assert not hits, hits
+        assert seen() == {OUR_END}, seen()
+    configured.unlink()
+    configured.write_text(kept)
+    _nothing_is_left()
+    wait("no network of a job is left", lambda: "temps-job" not in run("ip", "netns"))
+    # The app that was there keeps what it has.
+    assert get("target.localhost")[0] == 200
+    for app in ("calling", "target"):
+        temps("app", "destroy", app, "--yes")
+
+
+def a_repository_by_ssh_is_refused_at_once_with_what_to_do():
+    for url in ("ssh://git@127.0.0.1/shop.git", "git@127.0.0.1:shop.git"):
+        said = temps("deploy", "keyless", "--git", url, fails=True)
+        assert "git over ssh is not possible" in said and "TOKEN" in said, said
 
 
 def an_app_that_is_destroyed_takes_its_build_along():

@@ -7,7 +7,7 @@ use crate::adapter::docker::{DockerRuntime, DockerSettings, Images};
 use crate::adapter::process::ProcessRuntime;
 use crate::adapter::proxy::RealProxy;
 use crate::adapter::systemd::manager::Manager;
-use crate::adapter::systemd::{self, SystemdRuntime, SystemdSettings};
+use crate::adapter::systemd::{self, JobNetworks, SystemdRuntime, SystemdSettings};
 use crate::config::Settings;
 use crate::engine::Parts;
 use crate::engine::paths::Paths;
@@ -168,7 +168,11 @@ fn builder(
     if settings.standalone {
         return Arc::new(SourceBuilder::new(build, Some(images)));
     }
-    let launcher = SystemdLauncher::new(Arc::new(Manager::new()));
+    let networks = JobNetworks {
+        state: paths.state().to_owned(),
+        resolvers: settings.apps_resolvers.clone(),
+    };
+    let launcher = SystemdLauncher::new(Arc::new(Manager::new()), networks);
     Arc::new(SourceBuilder::in_units(
         build,
         Some(images),

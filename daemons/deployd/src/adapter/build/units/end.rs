@@ -67,6 +67,8 @@ impl End {
                 Fault::invalid(format!("the {what} was killed by signal {status}"))
                     .hint("it was stopped from outside, or crashed; try again")
             }
+            "dependency" => Fault::unavailable(format!("the network of the {what} cannot be made"))
+                .hint("`journalctl -u 'temps-netns@job-*' -u temps-network` says why"),
             "canceled" => Fault::invalid(format!("the {what} was stopped from outside"))
                 .hint("somebody stopped its unit; deploy again"),
             other => Fault::internal(format!("the {what} failed: {other}"))
@@ -118,6 +120,7 @@ mod tests {
                 "cannot prepare the directories",
                 "journalctl",
             ),
+            ("dependency", 0, "the network of the build", "temps-network"),
             ("exit-code", 1, "ended with status 1", "build log"),
             ("signal", 9, "killed by signal 9", "again"),
             ("start-limit-hit", 0, "start-limit-hit", "journalctl"),

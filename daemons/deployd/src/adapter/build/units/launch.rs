@@ -3,6 +3,7 @@
 use super::end::End;
 use super::property::properties;
 use super::unit::{PATTERN, Unit};
+use crate::adapter::systemd::JobNetworks;
 use crate::adapter::systemd::manager::{JobResult, Manager, ManagerError};
 use async_trait::async_trait;
 use std::fmt::Debug;
@@ -49,12 +50,15 @@ pub trait Launcher: Send + Sync + Debug {
 
 /// Runs units as transient ones of the service manager.
 #[derive(Debug)]
-pub struct SystemdLauncher(Arc<Manager>);
+pub struct SystemdLauncher {
+    manager: Arc<Manager>,
+    networks: JobNetworks,
+}
 
 impl SystemdLauncher {
-    /// With this manager.
-    pub fn new(manager: Arc<Manager>) -> Self {
-        Self(manager)
+    /// With this manager, and networks from there.
+    pub fn new(manager: Arc<Manager>, networks: JobNetworks) -> Self {
+        Self { manager, networks }
     }
 }
 
@@ -96,26 +100,42 @@ impl Launcher for SystemdLauncher {
     async fn run(&self, unit: Unit, streams: Streams) -> Result<End, Fault> {
         let name = unit.name.clone();
         let limit = unit.limits.time + PATIENCE;
-        let described = || {
-            properties(&unit, &streams)
-                .map_err(|error| Fault::internal(format!("a job cannot be described: {error}")))
-        };
+        let undescribed = |error| Fault::internal(format!("a job cannot be described: {error}"));
+        let network = unit.network.then(|| self.networks.fresh()).transpose();
+        let network = network.map_err(undescribed)?;
+        let described = || properties(&unit, &streams, network.as_ref()).map_err(undescribed);
         let mut guard = StopOnDrop {
-            manager: Arc::clone(&self.0),
+            manager: Arc::clone(&self.manager),
             unit: Some(name.clone()),
         };
-        let mut started = self.0.start_transient(&name, described()?, limit).await;
+        let mut started = self
+            .manager
+            .start_transient(&name, described()?, limit)
+            .await;
         if started == Err(ManagerError::Exists) {
             // One that was given up a moment ago.
-            stop(&self.0, &name).await.map_err(|error| fault(&error))?;
-            started = self.0.start_transient(&name, described()?, limit).await;
+            stop(&self.manager, &name)
+                .await
+                .map_err(|error| fault(&error))?;
+            started = self
+                .manager
+                .start_transient(&name, described()?, limit)
+                .await;
         }
         let result = started.map_err(|error| fault(&error))?;
         if result == JobResult::Done {
             guard.unit = None;
             return Ok(End::Success);
         }
-        let found = self.0.properties(&name).await;
+        if let JobResult::Other(why) = &result
+            && why == "dependency"
+        {
+            // It was never begun, so nothing of it is left.
+            guard.unit = None;
+            let result = why.clone();
+            return Ok(End::Failure { result, status: 0 });
+        }
+        let found = self.manager.properties(&name).await;
         let end = match found.map_err(|error| fault(&error))? {
             Some(properties) => {
                 let text = |name: &str| {
@@ -137,7 +157,7 @@ impl Launcher for SystemdLauncher {
             },
         };
         guard.unit = None;
-        self.0
+        self.manager
             .reset_failed(&name)
             .await
             .map_err(|error| fault(&error))?;
@@ -145,13 +165,17 @@ impl Launcher for SystemdLauncher {
     }
 
     async fn sweep(&self) -> Result<(), Fault> {
-        let left = self.0.list(PATTERN).await.map_err(|error| fault(&error))?;
+        let left = self
+            .manager
+            .list(PATTERN)
+            .await
+            .map_err(|error| fault(&error))?;
         for unit in left {
             info!(
                 unit = unit.name,
                 "stopping a job that was left of an earlier build"
             );
-            stop(&self.0, &unit.name)
+            stop(&self.manager, &unit.name)
                 .await
                 .map_err(|error| fault(&error))?;
         }

@@ -7,6 +7,7 @@
 
 use super::launch::Streams;
 use super::unit::{Identity, Unit, emptying, emptying_home};
+use crate::adapter::systemd::JobNetwork;
 use crate::adapter::systemd::manager::Properties;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -38,10 +39,6 @@ const SYSTEM: [&str; 4] = [
 
 /// `MS_REC`: with what is mounted below.
 const RECURSIVE: u64 = 0x4000;
-
-/// The address that answers questions about a rented machine, credentials included.
-const METADATA: [u8; 4] = [169, 254, 169, 254];
-const METADATA_6: [u8; 16] = [0xfd, 0, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0x54, 0];
 
 /// Largest file, in bytes: what all files together may have.
 const FILE: u64 = 8 << 30;
@@ -86,13 +83,19 @@ fn texts(texts: &[&str]) -> Variant<'static> {
     Variant::from(texts)
 }
 
-/// Everything about the unit.
-pub(super) fn properties(unit: &Unit, streams: &Streams) -> io::Result<Properties> {
+/// Everything about the unit. One without a `network` has none, whatever it wants.
+pub(super) fn properties(
+    unit: &Unit,
+    streams: &Streams,
+    network: Option<&JobNetwork>,
+) -> io::Result<Properties> {
+    let mut needed = vec![OWNER.to_owned()];
+    needed.extend(network.map(|network| network.unit.clone()));
     let mut all: Properties = vec![
         ("Description", text(&*unit.description)),
         ("Slice", text("temps-builds.slice")),
-        ("BindsTo", texts(&[OWNER])),
-        ("After", texts(&[OWNER])),
+        ("BindsTo", Variant::from(needed.clone())),
+        ("After", Variant::from(needed)),
         // Its start is over when its work is.
         ("Type", text("oneshot")),
         ("CollectMode", text("inactive")),
@@ -108,8 +111,8 @@ pub(super) fn properties(unit: &Unit, streams: &Streams) -> io::Result<Propertie
         ("TimeoutStartUSec", Variant::from(micros(unit))),
     ];
     all.extend(limits(unit));
-    all.extend(sandbox(unit));
-    all.extend(places(unit));
+    all.extend(sandbox(unit, network));
+    all.extend(places(unit, network));
     Ok(all)
 }
 
@@ -137,7 +140,7 @@ fn limits(unit: &Unit) -> Properties {
     ]
 }
 
-fn sandbox(unit: &Unit) -> Properties {
+fn sandbox(unit: &Unit, network: Option<&JobNetwork>) -> Properties {
     let mut all: Properties = vec![
         ("CapabilityBoundingSet", Variant::from(0_u64)),
         ("AmbientCapabilities", Variant::from(0_u64)),
@@ -194,14 +197,10 @@ fn sandbox(unit: &Unit) -> Properties {
     if !unit.generates_code {
         all.push(("MemoryDenyWriteExecute", Variant::from(true)));
     }
-    if unit.network {
+    if let Some(network) = network {
         let families = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"];
         all.push(("RestrictAddressFamilies", filter(true, &families)));
-        let denied = vec![
-            (2_i32, METADATA.to_vec(), 32_u32),
-            (10_i32, METADATA_6.to_vec(), 128_u32),
-        ];
-        all.push(("IPAddressDeny", Variant::from(denied)));
+        all.push(("NetworkNamespacePath", text(&*network.namespace)));
     } else {
         all.push(("RestrictAddressFamilies", filter(true, &["AF_UNIX"])));
         all.push(("PrivateNetwork", Variant::from(true)));
@@ -210,7 +209,7 @@ fn sandbox(unit: &Unit) -> Properties {
 }
 
 /// Whom it is, and what it sees.
-fn places(unit: &Unit) -> Properties {
+fn places(unit: &Unit, network: Option<&JobNetwork>) -> Properties {
     let mut readable: Vec<Bind> = PROGRAMS.iter().map(|path| bind_if_there(path)).collect();
     let mut all: Properties = vec![("WorkingDirectory", text(WORK))];
     match &unit.identity {
@@ -266,6 +265,9 @@ fn places(unit: &Unit) -> Properties {
     if let Some(path) = &unit.readable {
         readable.push(bind(&shown(path), &shown(path)));
     }
+    if let Some(network) = network {
+        readable.push(bind(&shown(&network.resolver), "/etc/resolv.conf"));
+    }
     all.push(("BindReadOnlyPaths", Variant::from(readable)));
     all
 }
@@ -317,7 +319,12 @@ mod tests {
                 time: Duration::from_secs(1),
             },
         };
-        let all = properties(&unit, &streams).unwrap();
+        let made = JobNetwork {
+            unit: "temps-netns@job-x.service".to_owned(),
+            namespace: "/run/netns/temps-job-x".to_owned(),
+            resolver: "/x/resolv.conf".into(),
+        };
+        let all = properties(&unit, &streams, network.then_some(&made)).unwrap();
         all.into_iter().map(|(name, _)| name).collect()
     }
 
@@ -335,7 +342,7 @@ mod tests {
             home: None,
         };
         let stranger = names(stranger, true);
-        assert!(stranger.contains(&"DynamicUser") && stranger.contains(&"IPAddressDeny"));
+        assert!(stranger.contains(&"DynamicUser") && stranger.contains(&"NetworkNamespacePath"));
         for both in [owner, stranger] {
             for name in [
                 "RootDirectory",
