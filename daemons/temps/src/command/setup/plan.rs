@@ -9,6 +9,9 @@ use temps_ipc::types::{Check, CheckLevel, Host};
 
 /// The daemon that reads what setup writes.
 const DEPLOYD: &str = "temps-deployd.service";
+/// The daemon that serves, and what stands in for it while it is stopped.
+const PROXY: &str = "temps-proxy.service";
+const HANDOVER: &str = "temps-proxy-handover.service";
 /// Gives the apps that are there their new hosts.
 const RECONCILE: &str = "temps-reconcile.service";
 
@@ -145,6 +148,10 @@ async fn start(machine: &Machine, units: &[String]) -> Result<(), Fault> {
             let state = machine.systemctl(&["is-active", service]).await?;
             if state.trim() == "active" {
                 machine.order(&["stop", service]).await?;
+                if service == PROXY {
+                    // It was called for by that stop, and would keep the port from the socket.
+                    machine.order(&["stop", HANDOVER]).await?;
+                }
                 stopped.push(service.to_owned());
             }
         }
