@@ -90,11 +90,11 @@ def an_older_version_is_refused_and_changes_nothing():
 def one_that_cannot_read_the_state_is_refused_even_if_forced():
     # Until then what is written is in the write-ahead log, where no script looks.
     wait_for_state("temps-deployd.service", "inactive")
-    _set_form(99)
+    before = _set_form(99)
     said = _rpm("--upgrade", "--nodeps", "--oldpackage", _package(1), fails=True)
     assert "the form 99" in said, said
     assert _version() == "0.1.2"
-    _set_form(1)
+    _set_form(before)
     _nothing_failed()
 
 
@@ -140,10 +140,13 @@ def _version() -> str:
     return _rpm("--query", "--queryformat", "%{VERSION}", "temps").strip()
 
 
-def _set_form(number: int) -> None:
+def _set_form(number: int) -> int:
+    """What it was before."""
     with sqlite3.connect(DATABASE) as database:
+        before = database.execute("PRAGMA user_version").fetchone()[0]
         database.execute(f"PRAGMA user_version = {number}")
     database.close()
+    return before
 
 
 def _nothing_failed() -> None:

@@ -27,11 +27,11 @@ def removing_it_stops_everything_and_keeps_the_state():
 
 
 def a_version_that_cannot_read_the_state_is_refused():
-    _set_form(99)
+    before = _set_form(99)
     said = apt("install", deb(6), fails=True)
     assert "the form 99" in said, said
     assert installed().startswith("config-files ")
-    _set_form(1)
+    _set_form(before)
 
 
 def an_older_version_that_can_is_taken_and_finds_its_apps():
@@ -91,7 +91,10 @@ def _data(app: str) -> Path:
     return directory
 
 
-def _set_form(number: int) -> None:
+def _set_form(number: int) -> int:
+    """What it was before."""
     with sqlite3.connect(DATABASE) as database:
+        before = database.execute("PRAGMA user_version").fetchone()[0]
         database.execute(f"PRAGMA user_version = {number}")
     database.close()
+    return before
