@@ -259,6 +259,10 @@ async fn dismissed(desk: Option<&Desk>) {
 
 /// Has a helper serve from now on, until the next main process does.
 async fn hand_over(helper: &Helper, sockets: Sockets, drain: Duration) -> Option<Hold> {
+    let sockets = sockets.still_wanted().await;
+    if sockets.is_empty() {
+        return None;
+    }
     // One that leaves drains as we do, and the next starts after it.
     match helper.summon(drain + WIND_UP, &sockets).await {
         Ok(hold) => Some(hold),

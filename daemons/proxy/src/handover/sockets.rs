@@ -20,6 +20,7 @@ use std::io::{self, IoSlice, IoSliceMut, Write as _};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use temps_unit::authz::Peer;
 use temps_unit::listen::{ListenError, Listeners};
@@ -27,6 +28,9 @@ use temps_unit::listen::{ListenError, Listeners};
 /// How long the caller may take to pass them: it is written in one piece with the call that started
 /// us. Shorter than the caller waits for a helper to serve.
 const PASSED: Duration = Duration::from_secs(5);
+
+/// How long the service manager may take to say which units listen.
+const ASKED: Duration = Duration::from_secs(2);
 
 /// Two families for each of two schemes.
 const MOST: usize = HTTP.len() + HTTPS.len();
@@ -63,6 +67,33 @@ impl Sockets {
             .map(Self)
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Leaves out those whose unit was stopped: as long as anybody keeps such a socket, the unit cannot
+    /// listen again, as it is asked to with the next start of the proxy. Of what the service manager
+    /// does not say, nothing is left out.
+    pub async fn still_wanted(mut self) -> Self {
+        let units: Vec<String> = self.0.iter().map(|(name, _)| unit_of(name)).collect();
+        let asked = tokio::task::spawn_blocking(move || {
+            Command::new("systemctl")
+                .args(["show", "--property=LoadState,ActiveState", "--"])
+                .args(units)
+                .stdin(Stdio::null())
+                .stderr(Stdio::null())
+                .output()
+        });
+        let Ok(Ok(Ok(said))) = tokio::time::timeout(ASKED, asked).await else {
+            return self;
+        };
+        let said = String::from_utf8_lossy(&said.stdout);
+        let mut stopped = said.split("\n\n").map(is_stopped);
+        self.0.retain(|_| !stopped.next().unwrap_or(false));
+        self
+    }
+
     /// Says [`Word::Stay`] with the names, and passes the sockets along.
     pub(super) fn send(&self, stream: &impl AsRawFd) -> io::Result<()> {
         let names: Vec<&str> = self.0.iter().map(|(name, _)| *name).collect();
@@ -82,6 +113,21 @@ impl Sockets {
         }
         Ok(())
     }
+}
+
+/// The unit that has the socket.
+fn unit_of(name: &str) -> String {
+    // Of both families.
+    format!("temps-proxy-{}.socket", name.trim_end_matches('6'))
+}
+
+/// Whether the unit with these properties is there and does not listen.
+fn is_stopped(properties: &str) -> bool {
+    let has = |wanted: &str| properties.lines().any(|line| line == wanted);
+    let is_down = ["inactive", "deactivating", "failed"]
+        .iter()
+        .any(|state| has(&format!("ActiveState={state}")));
+    has("LoadState=loaded") && is_down
 }
 
 /// The sockets that the main process passes that has called, and the connection to it, whose word
@@ -203,6 +249,20 @@ mod tests {
         let mut answer = [0; 9];
         io::Read::read_exact(&mut caller, &mut answer).unwrap();
         assert_eq!(&answer, b"stopping\n");
+    }
+
+    #[test]
+    fn only_a_unit_that_is_there_and_does_not_listen_is_stopped() {
+        assert!(is_stopped("LoadState=loaded\nActiveState=inactive"));
+        assert!(is_stopped("ActiveState=failed\nLoadState=loaded\n"));
+        for properties in [
+            "LoadState=loaded\nActiveState=active",
+            "LoadState=not-found\nActiveState=inactive",
+            "",
+        ] {
+            assert!(!is_stopped(properties), "{properties}");
+        }
+        assert_eq!(unit_of(HTTPS[1]), "temps-proxy-https.socket");
     }
 
     #[test]
