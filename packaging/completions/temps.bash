@@ -40,6 +40,9 @@ _temps() {
             temps,reconcile)
                 cmd="temps__subcmd__reconcile"
                 ;;
+            temps,redeploy)
+                cmd="temps__subcmd__redeploy"
+                ;;
             temps,release)
                 cmd="temps__subcmd__release"
                 ;;
@@ -151,6 +154,9 @@ _temps() {
             temps__subcmd__help,reconcile)
                 cmd="temps__subcmd__help__subcmd__reconcile"
                 ;;
+            temps__subcmd__help,redeploy)
+                cmd="temps__subcmd__help__subcmd__redeploy"
+                ;;
             temps__subcmd__help,release)
                 cmd="temps__subcmd__help__subcmd__release"
                 ;;
@@ -224,7 +230,7 @@ _temps() {
 
     case "${cmd}" in
         temps)
-            opts="-h -V --runtime-dir --help --version up setup deploy rollback logs status doctor reconcile app release env domain help"
+            opts="-h -V --runtime-dir --help --version up setup deploy redeploy rollback logs status doctor reconcile app release env domain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -818,7 +824,7 @@ _temps() {
             return 0
             ;;
         temps__subcmd__help)
-            opts="up setup deploy rollback logs status doctor reconcile app release env domain help"
+            opts="up setup deploy redeploy rollback logs status doctor reconcile app release env domain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1069,6 +1075,20 @@ _temps() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        temps__subcmd__help__subcmd__redeploy)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         temps__subcmd__help__subcmd__release)
             opts="list cancel"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1202,6 +1222,27 @@ _temps() {
             ;;
         temps__subcmd__reconcile)
             opts="-h --json --runtime-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --runtime-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        temps__subcmd__redeploy)
+            opts="-h --no-wait --json --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -112,6 +112,31 @@ fn rollback_goes_back_by_one_and_to_a_named_release() {
 }
 
 #[test]
+fn changed_variables_come_into_service_by_a_redeploy() {
+    let world = World::up();
+    let value = || world.get("shop", "/env?name=COLOUR").json().unwrap()["value"].clone();
+    let refused = world.run(["redeploy", "shop"]);
+    assert_eq!(refused.status, 66, "it makes no app: {refused:?}");
+    let first = world.live("shop", "python", "healthy", SHORT).release;
+    let set = world.ok(["env", "set", "shop", "COLOUR=blue"]);
+    assert!(set.stderr.contains("`temps redeploy shop`"), "{set:?}");
+    assert_eq!(value(), Value::Null);
+    let again = world.ok(["redeploy", "shop", "--json"]);
+    let again: Value = serde_json::from_str(&again.stdout).unwrap();
+    let second = again["release"].as_str().expect("a release").to_owned();
+    assert_ne!((&*second, &again["status"]), (&*first, &"queued".into()));
+    assert_eq!(world.get("shop", "/").release(), second);
+    assert_eq!(value(), "blue");
+    world.only(&[&second]);
+    let other = world.run(["redeploy", "shop", "rel_nope"]);
+    assert!(matches!(other.status, 64 | 66), "{other:?}");
+    let named = world.ok(["redeploy", "shop", &first, "--json"]);
+    let named: Value = serde_json::from_str(&named.stdout).unwrap();
+    assert_ne!(named["release"], *first, "a release never changes");
+    assert_eq!(value(), "blue", "the variables are those of now");
+}
+
+#[test]
 fn the_lists_have_the_fields_that_scripts_rely_on() {
     let world = World::up();
     let first = world.live("shop", "python", "healthy", SHORT);

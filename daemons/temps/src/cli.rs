@@ -10,7 +10,7 @@ pub use app::{
     AppCommand, CancelArgs, DomainCommand, EnvCommand, EnvListArgs, EnvSetArgs, LogsArgs,
     ReleaseCommand,
 };
-pub use deploy::{ContentArgs, DeployArgs, RollbackArgs};
+pub use deploy::{ContentArgs, DeployArgs, RedeployArgs, RollbackArgs};
 pub use setup::SetupArgs;
 pub use up::UpArgs;
 
@@ -21,7 +21,8 @@ use temps_ipc::types::AppName;
 /// Exit statuses, at the end of every long help.
 const EXIT_STATUS: &str = "\
 Exit status:
-  0    done; for deploy and rollback: the release serves
+  0    done; for deploy, redeploy and rollback: the
+       release serves
   1    the release was refused or rolled back; or doctor or setup found
        a failure
   64   wrong arguments, or a feature that is not built yet
@@ -57,6 +58,7 @@ pub enum Command {
     Up(UpArgs),
     Setup(SetupArgs),
     Deploy(DeployArgs),
+    Redeploy(RedeployArgs),
     Rollback(RollbackArgs),
     Logs(LogsArgs),
     /// Show how the platform and its apps are

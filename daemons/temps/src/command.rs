@@ -91,6 +91,7 @@ fn carry_out(cli: Cli, out: &Out) -> Done {
         match command {
             Command::Up(_) | Command::Setup(_) => unreachable!("handled above"),
             Command::Deploy(args) => deploy::deploy(&instance, args, out).await,
+            Command::Redeploy(args) => deploy::redeploy(&instance, args, out).await,
             Command::Rollback(args) => deploy::rollback(&instance, args, out).await,
             Command::Logs(args) => logs::run(&instance, args, out).await,
             Command::Status(_) => status::run(&instance, out).await,

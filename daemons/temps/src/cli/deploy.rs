@@ -1,4 +1,4 @@
-//! `temps deploy` and `temps rollback`.
+//! `temps deploy`, `temps redeploy` and `temps rollback`.
 
 use super::Format;
 use clap::Args;
@@ -89,7 +89,8 @@ pub struct ContentArgs {
 
     /// A git repository, by URL or path, at a branch, tag or commit
     ///
-    /// For a private one put a token into the URL: https://USER:TOKEN@HOST/PATH. By ssh only `temps up`
+    /// For a private one put a token into the URL, https://USER:TOKEN@HOST/PATH, which everybody who can
+    /// list processes sees while the command runs. By ssh only `temps up`
     /// fetches, with the keys of who runs it.
     #[arg(long, value_name = "URL[#REF]", value_hint = clap::ValueHint::Url)]
     pub git: Option<String>,
@@ -111,6 +112,29 @@ pub struct RollbackArgs {
     pub app: AppName,
 
     /// The release [default: the one that served before the present one]
+    #[arg(value_name = "RELEASE")]
+    pub release: Option<ReleaseId>,
+
+    /// Return when the deployment is queued
+    #[arg(long)]
+    pub no_wait: bool,
+
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// Put a release of an app into service anew, with the variables and settings of now
+///
+/// Makes a new release of the same content, without building it again, and deploys it as any other:
+/// started beside the one that serves, checked first, watched afterwards. It is how changed variables come
+/// into service, and a restart that drops no request.
+#[derive(Debug, Args)]
+pub struct RedeployArgs {
+    /// The app's name
+    #[arg(value_name = "APP")]
+    pub app: AppName,
+
+    /// The release [default: the one that serves]
     #[arg(value_name = "RELEASE")]
     pub release: Option<ReleaseId>,
 

@@ -1,7 +1,7 @@
-//! `temps deploy` and `temps rollback`.
+//! `temps deploy`, `temps redeploy` and `temps rollback`.
 
 use crate::archive::Rules;
-use crate::cli::{ContentArgs, DeployArgs, RollbackArgs};
+use crate::cli::{ContentArgs, DeployArgs, RedeployArgs, RollbackArgs};
 use crate::follow;
 use crate::instance::{self, Instance, PATIENCE};
 use crate::output::{Done, Out};
@@ -42,6 +42,45 @@ pub async fn deploy(instance: &Instance, args: DeployArgs, out: &Out) -> Done {
         actor: instance::actor(),
         socket_activated: args.socket_activated,
     };
+    let view = ask(instance, request, out).await?;
+    finish(instance, view, args.no_wait, true, out).await
+}
+
+/// Puts the content of a release into service anew.
+pub async fn redeploy(instance: &Instance, args: RedeployArgs, out: &Out) -> Done {
+    // An app is never made by this: one that is not there is told here.
+    let present = instance
+        .deployd
+        .call(Repeat::Idempotent, PATIENCE, |client, context| {
+            let app = args.app.clone();
+            async move { client.app_show(context, app).await }
+        })
+        .await?;
+    let release = args.release.or(present.release).ok_or_else(|| {
+        Fault::not_found(format!("no release of `{}` serves", args.app))
+            .hint("`temps release list` shows what there is; `temps deploy` makes one")
+    })?;
+    let request = DeployRequest {
+        app: args.app,
+        source: Source::Release { release },
+        runtime: None,
+        domain: None,
+        health: None,
+        health_timeout_ms: None,
+        watch_ms: None,
+        actor: instance::actor(),
+        socket_activated: None,
+    };
+    let view = ask(instance, request, out).await?;
+    finish(instance, view, args.no_wait, false, out).await
+}
+
+/// Asks for a deployment, once.
+async fn ask(
+    instance: &Instance,
+    request: DeployRequest,
+    out: &Out,
+) -> Result<DeploymentView, Fault> {
     let app = request.app.clone();
     let since = Timestamp::now();
     let asked = instance
@@ -51,8 +90,7 @@ pub async fn deploy(instance: &Instance, args: DeployArgs, out: &Out) -> Done {
             async move { client.deploy(context, request).await }
         })
         .await;
-    let view = found(instance, &app, since, asked, out).await?;
-    finish(instance, view, args.no_wait, true, out).await
+    found(instance, &app, since, asked, out).await
 }
 
 /// Puts an earlier release back into service.

@@ -98,7 +98,9 @@ fn changed(app: &AppName, verb: &str, names: Vec<&str>, out: &Out) -> Done {
         return out.object(&serde_json::json!({ "app": app, verb: names }));
     }
     out.line(format!("{app}: {verb} {}", names.join(", ")))?;
-    out.note("the next release gets the change: deploy again");
+    out.note(format!(
+        "the next release gets the change: `temps redeploy {app}` makes one"
+    ));
     Ok(())
 }
 
