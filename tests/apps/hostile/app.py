@@ -71,6 +71,10 @@ def run(command):
     return {"status": done.returncode, "output": (done.stdout + done.stderr)[:65536]}
 
 
+def loud(command):
+    return subprocess.run(["/bin/sh", "-c", command], timeout=30, check=False).returncode
+
+
 TRIES = {
     "read": read,
     "write": write,
@@ -83,6 +87,7 @@ TRIES = {
     "eat": eat,
     "fork": fork,
     "run": run,
+    "loud": loud,
 }
 kept = []
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from urllib.parse import urlencode
 
-from installed import get, journal, main_pid, run, say, show, temps, wait
+from installed import file, get, journal, main_pid, run, say, show, temps, wait
 from samples import app_units, make
 
 BAD = "hostile"
@@ -36,6 +36,28 @@ try:
 except OSError as error:
     print(error)
 """
+# Takes a terminal; looks at the memory that processes share, and at control groups of others.
+_PROBE = """
+import os
+try:
+    os.openpty()
+    print("a terminal")
+except OSError:
+    print("no terminal")
+print(os.listdir("/dev/shm"))
+groups = [place for place, _, _ in os.walk("/sys/fs/cgroup")]
+own = "/sys/fs/cgroup" + open("/proc/self/cgroup").read().split("0::")[1].split()[0]
+print([place for place in groups if not own.startswith(place) and not place.startswith(own)])
+open("/dev/shm/planted", "w").close()
+"""
+_SHARED = Path("/dev/shm/of-the-machine")
+# Listens on 24000 addresses, none of them its own.
+_DEAF = """
+import os, socket, time
+number = next((number for number in range(2, 9) if os.fork() == 0), 1)
+kept = [socket.create_server((f"127.0.0.{number}", port)) for port in range(10000, 13000)]
+time.sleep(60)
+"""
 
 
 def it_runs_beside_another_app():
@@ -51,6 +73,28 @@ def both_its_outputs_are_kept_and_told_apart():
     wait("both are in the log", lambda: all(text in temps("logs", BAD) for text in texts))
     found = {entry["MESSAGE"]: entry["PRIORITY"] for entry in journal(f"_SYSTEMD_UNIT={_unit(BAD)}")}
     assert [found[text] for text in texts] == ["6", "5"], found
+
+
+def its_error_output_is_its_own_also_when_who_printed_it_or_the_journal_has_ended():
+    def count() -> int:
+        entries = journal(f"_SYSTEMD_UNIT={_unit(BAD)}", "PRIORITY=5", f"TEMPS_APP={BAD}")
+        return sum(entry["MESSAGE"].startswith("last words") for entry in entries)
+
+    _ask("loud", command="for n in $(seq 30); do /bin/echo last words $n >&2; done")
+    assert count() == 30, count()
+    run("systemctl", "restart", "systemd-journald.service")
+    _ask("loud", command="/bin/echo last words after it >&2")
+    assert count() == 31, count()
+
+
+def it_got_one_stream_for_errors_and_no_way_to_make_another():
+    pid = main_pid(_unit(BAD))
+    opened = {number: os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
+    assert opened["1"] != opened["2"], opened
+    assert list(opened.values()).count(opened["2"]) == 1, opened
+    assert "LISTEN" not in Path(f"/proc/{pid}/environ").read_text()
+    for path in ("/run/systemd/journal/stdout", "/run/systemd/journal/dev-log", "/dev/log", "/run/systemd/notify"):
+        say(f"{path}: {_refused('unix', path=path)}")
 
 
 def it_reads_no_file_of_the_platform_or_of_another_app():
@@ -75,6 +119,65 @@ def it_reads_no_file_of_the_platform_or_of_another_app():
     assert _ask("list", path="/var/lib/private/temps-apps") == {"came": [BAD]}
     assert _ask("list", path="/srv") == {"came": ["app"]}
     assert _ask("list", path="/srv/app")["came"] == ["Procfile", "app.py", "variant", "version"]
+
+
+def it_takes_no_terminal_and_finds_neither_memory_nor_control_groups_of_others():
+    with file(str(_SHARED), "somebody's"):
+        _held(_ask("run", command=f"python3 -c '{_PROBE}'")["came"]["output"])
+
+
+def nor_does_its_build():
+    source = make(f"{BAD}-build", "one", sample="hostile")
+    (source / "probe.py").write_text(_PROBE)
+    (source / "Procfile").write_text("build: python3 probe.py > found\nweb: exec python3 app.py\n")
+    with file(str(_SHARED), "somebody's"):
+        temps("deploy", f"{BAD}-build", "--source", str(source))
+    try:
+        _held(_ask("read", app=f"{BAD}-build", path="found")["came"])
+    finally:
+        temps("app", "destroy", f"{BAD}-build", "--yes")
+
+
+def the_kernel_calls_with_most_holes_are_refused():
+    numbers = {"io_uring_setup": 425, "userfaultfd": {"x86_64": 323}.get(os.uname().machine, 282)}
+    for name, number in numbers.items():
+        call = f"print(lib.syscall({number}, 1, 0), os.strerror(ctypes.get_errno()))"
+        line = f"import ctypes, os; lib = ctypes.CDLL(None, use_errno=True); {call}"
+        said = _ask("run", command=f"python3 -c '{line}'")["came"]["output"]
+        assert said == "-1 Operation not permitted\n", (name, said)
+
+
+def of_sockets_without_end_a_part_is_read_and_told():
+    source = make(f"{BAD}-deaf", "one", sample="hostile")
+    (source / "app.py").write_text(_DEAF)
+    largest = 0
+
+    def grow() -> None:
+        nonlocal largest
+        while not over.wait(0.01):
+            for path in Path("/var/lib/temps/deployd/instances").glob("*/*"):
+                with contextlib.suppress(FileNotFoundError):
+                    largest = max(largest, path.stat().st_size)
+
+    over = threading.Event()
+    watching = threading.Thread(target=grow, daemon=True)
+    watching.start()
+    said = temps("deploy", f"{BAD}-deaf", "--source", str(source), "--health-timeout", "3s", fails=True)
+    over.set()
+    watching.join()
+    temps("app", "destroy", f"{BAD}-deaf", "--yes")
+    assert re.search(r"127[.]0[.]0[.][1-8]:1[0-9]{4} and .* others", said) and len(said) < 2000, said[:2000]
+    assert 1 << 19 < largest <= 2 << 20, largest
+
+
+def it_reads_its_own_limits():
+    # As Go and the JVM do.
+    group = "/sys/fs/cgroup" + _ask("read", path="/proc/self/cgroup")["came"].split("0::")[1].split()[0]
+    there = [name for name in ("cgroup.procs", "memory.max", "cpu.max") if Path(group, name).exists()]
+    assert there or not Path(group).exists()
+    for name in there:
+        assert _ask("read", path=f"{group}/{name}")["came"] == Path(group, name).read_text(), name
+    say(f"{', '.join(there) or 'nothing'} of {group}")
 
 
 def it_sees_no_process_but_its_own():
@@ -182,9 +285,19 @@ def it_starts_no_more_processes_than_its_limit():
 
 
 def ordinary_runtimes_run():
+    for path in ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"):
+        assert _ask("run", command=f"head -c 1 {path} | wc -c")["came"]["status"] == 0, path
     for command in ("node -e 'console.log(40 + 2)'", "python3 -c 'print(40 + 2)'", "perl -e 'print 42'"):
         found = _ask("run", command=command)["came"]
         assert found["output"].strip() == "42", (command, found)
+
+
+def its_flood_of_lines_leaves_the_journal_to_others():
+    _ask("loud", command="seq -f 'flood %g' 100000")
+    kept = sum(entry["MESSAGE"].startswith("flood ") for entry in journal(f"_SYSTEMD_UNIT={_unit(BAD)}"))
+    # The journal multiplies the limit while it has much room.
+    assert 1000 < kept <= 6 * 2000, kept
+    say(f"{kept} lines of 100000 were kept")
 
 
 def both_are_destroyed():
@@ -203,6 +316,12 @@ def _refused(what: str, **arguments: object) -> str:
     answer = _ask(what, **arguments)
     assert "failed" in answer, (what, arguments, answer)
     return answer["failed"]
+
+
+def _held(said: str) -> None:
+    """What the probe says where there is no terminal, and memory and control groups are its own."""
+    assert said == "no terminal\n[]\n[]\n", said
+    assert not _SHARED.with_name("planted").exists()
 
 
 def _unit(app: str) -> str:

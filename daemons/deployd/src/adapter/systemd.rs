@@ -31,6 +31,7 @@ mod netns;
 mod range;
 mod resolver;
 mod state;
+mod stderr;
 mod unit;
 
 pub use job::{JobNetwork, JobNetworks};
@@ -57,6 +58,7 @@ use std::time::Duration;
 use temps_ipc::Fault;
 use temps_ipc::id::{InstanceId, ReleaseId};
 use temps_ipc::types::{Address, AppName, RuntimeKind, Timestamp};
+use tokio::io::AsyncReadExt;
 use tokio::time::sleep;
 
 /// The port of every instance: each has an address of its own.
@@ -327,7 +329,14 @@ impl SystemdRuntime {
             .start_transient(&unit, properties, limit)
             .await
             .ok()?;
-        let tables = tokio::fs::read_to_string(&file).await.ok()?;
+        let mut tables = Vec::new();
+        // Two tables.
+        let file = tokio::fs::File::open(&file).await.ok()?;
+        file.take(2 * unit::MAX_TABLE)
+            .read_to_end(&mut tables)
+            .await
+            .ok()?;
+        let tables = String::from_utf8_lossy(&tables);
         Some(procfs::listening_in_tables(&tables))
     }
 

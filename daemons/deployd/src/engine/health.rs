@@ -23,6 +23,9 @@ const PROXY_GRACE: Duration = Duration::from_secs(60);
 /// Pause before a proxy or an engine that does not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// Addresses that are named of those where an instance listens instead.
+const TOLD: usize = 4;
+
 impl Engine {
     /// Waits until the new instance is healthy.
     pub(super) async fn probe(
@@ -199,7 +202,7 @@ async fn unhealthy(
             } else if wrong_place {
                 format!(
                     "it does not listen on {expected}; it listens on {} instead (waited {seconds:.0} s)",
-                    elsewhere.join(" and ")
+                    told(&elsewhere)
                 )
             } else if let Some(local) = only_reachable_inside(address, &elsewhere) {
                 format!(
@@ -209,6 +212,16 @@ async fn unhealthy(
                 format!("it did not become healthy on {expected} within {seconds:.0} s: {failure}")
             }
         }
+    }
+}
+
+/// Addresses as a text, of which an app may have as many as it may have files.
+fn told(addresses: &[String]) -> String {
+    let (first, others) = addresses.split_at(addresses.len().min(TOLD));
+    let first = first.join(" and ");
+    match others.len() {
+        0 => first,
+        count => format!("{first} and {count} others"),
     }
 }
 
@@ -226,13 +239,23 @@ fn only_reachable_inside(expected: &Address, listening: &[String]) -> Option<Str
     let inside = |at: &std::net::SocketAddr| at.ip().is_loopback() && at != expected;
     (!right.is_empty() && right.iter().all(inside)).then(|| {
         let texts: Vec<String> = right.iter().map(ToString::to_string).collect();
-        texts.join(" and ")
+        told(&texts)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_addresses_a_few_are_told() {
+        let all: Vec<String> = (1..=10).map(|port| format!("[::]:{port}")).collect();
+        assert_eq!(told(&all[..2]), "[::]:1 and [::]:2");
+        assert_eq!(
+            told(&all),
+            "[::]:1 and [::]:2 and [::]:3 and [::]:4 and 6 others"
+        );
+    }
 
     #[test]
     fn an_instance_that_listens_only_to_itself_is_told_apart() {

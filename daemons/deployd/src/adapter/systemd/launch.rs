@@ -4,16 +4,14 @@
 //! Variables are secrets. `Environment=` of a unit can be read by every local user, and arguments
 //! stand in the list of processes; a credential is readable by the unit's own user alone.
 
-use super::exec;
-use super::journal::STDERR_PRIORITY;
+use super::{exec, stderr};
 use crate::port::InstanceSpec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -34,9 +32,6 @@ pub(super) const CREDENTIAL: &str = "app";
 
 /// Where the release is, as the instance sees it. `/srv` is otherwise empty there.
 pub(super) const ROOT: &str = "/srv/app";
-
-/// Where the journal takes streams of lines (systemd-journald.service(8)).
-pub(super) const STREAMS: &str = "/run/systemd/journal/stdout";
 
 /// The status of a shell that cannot start a command: the system is at fault, not the app.
 const CANNOT_START: u8 = 126;
@@ -112,14 +107,24 @@ impl Launch {
     }
 }
 
-fn run(_: Vec<OsString>) -> ExitCode {
+fn run(arguments: Vec<OsString>) -> ExitCode {
+    if let Some((flag, arguments)) = arguments.split_first()
+        && flag == stderr::FLAG
+    {
+        let Err(error) = stderr::store(arguments) else {
+            return ExitCode::SUCCESS;
+        };
+        let _ = writeln!(
+            io::stderr(),
+            "temps-exec: standard error is not told from standard output: {error}"
+        );
+        return ExitCode::FAILURE;
+    }
     let problem = match read() {
         Ok(launch) => {
-            // Without it, all output is standard output.
-            let _ =
-                own_stream_for_errors(launch.env.get("TEMPS_APP").map_or("app", String::as_str));
+            let inherited = stderr::take();
             let command = launch.command.clone();
-            let env = launch.environment(|name| std::env::var(name).ok());
+            let env = launch.environment(|name| inherited.variable(name));
             let command = if env.contains_key("LISTEN_PID") {
                 exec::in_place(&command)
             } else {
@@ -142,18 +147,6 @@ fn run(_: Vec<OsString>) -> ExitCode {
     };
     let _ = writeln!(io::stderr(), "temps-exec: {problem}");
     ExitCode::from(CANNOT_START)
-}
-
-/// Gives standard error a stream of its own to the journal, under a priority that tells it from standard
-/// output: the manager makes one for both. The journal knows the unit by the control group, so this can
-/// be nobody else's output.
-fn own_stream_for_errors(identifier: &str) -> io::Result<()> {
-    let mut stream = UnixStream::connect(STREAMS)?;
-    // Identifier, unit (of privileged callers only), priority, whether `<N>` at the start of a line
-    // means a priority, and whether to pass it on to syslog, the kernel's log and the console.
-    write!(stream, "{identifier}\n\n{STDERR_PRIORITY}\n0\n0\n0\n0\n")?;
-    stream.shutdown(Shutdown::Read)?;
-    Ok(nix::unistd::dup2_stderr(stream)?)
 }
 
 fn read() -> io::Result<Launch> {

@@ -2,9 +2,9 @@
 //! (systemd.exec(5), systemd.resource-control(5)).
 
 use super::directory::InstanceDirectory;
-use super::launch::{CREDENTIAL, EXEC, ROOT, STREAMS};
+use super::launch::{CREDENTIAL, EXEC, ROOT};
 use super::manager::Properties;
-use super::name;
+use super::{name, stderr};
 use crate::port::InstanceSpec;
 use nix::libc;
 use std::path::{Path, PathBuf};
@@ -41,12 +41,19 @@ const SOCKET: &str = "web";
 const BACKLOG: u32 = 4096;
 
 /// Lines per half minute that one instance may add to the journal, which it shares with the system.
-/// Later ones are dropped and counted there.
-const LOG_BURST: u32 = 50_000;
+/// Later ones are dropped and counted there. The journal multiplies it by up to six while it has room
+/// (about four for 4 GiB), so this is some 270 lines a second for as long as one likes. If each is as
+/// long as a line can be (48 KiB), it takes five minutes, not seconds, until the largest journal (4 GiB)
+/// has forgotten what the system said before; at the usual length it takes most of a day.
+const LOG_BURST: u32 = 2_000;
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Where instances are, and that as a control group.
+const SLICE: &str = "temps-apps.slice";
+const SLICE_GROUP: &str = "/sys/fs/cgroup/temps.slice/temps-apps.slice";
+
 /// What an instance does not see. `/run` and `/srv` are replaced as a whole.
-const HIDDEN: [&str; 9] = [
+const HIDDEN: [&str; 10] = [
     "-/var/lib/temps",
     "-/etc/temps",
     // Container engines keep what their containers have in files that all may read.
@@ -57,14 +64,35 @@ const HIDDEN: [&str; 9] = [
     "-/var/spool",
     "-/var/backups",
     "-/boot",
+    // The machine's terminals, of which there are 4096 in all. The node of a new one leads there, too.
+    "-/dev/pts",
 ];
 
-/// Of `/run`: what names are looked up with, since the instance's own user is a dynamic one; and what
-/// takes its standard error.
-const SHOWN_OF_RUN: [&str; 2] = ["/run/systemd/userdb", STREAMS];
+/// What an instance has in its place: an empty directory of memory, which counts as its own.
+const REPLACED: [(&str, &str); 4] = [
+    ("/run", "ro,mode=0755,size=1M"),
+    ("/srv", "ro,mode=0755,size=1M"),
+    // The names of all units of the machine; its own comes back (`own_control_group`).
+    ("/sys/fs/cgroup", "ro,mode=0755,size=1M"),
+    // Everybody's on the machine.
+    ("/dev/shm", "nosuid,nodev,mode=1777"),
+];
+
+/// Of `/run`: what names are looked up with, since the instance's own user is a dynamic one.
+const SHOWN_OF_RUN: &str = "/run/systemd/userdb";
 
 /// What ordinary programs call; by name in systemd.exec(5). V8, the JVM, Python and Go run with it.
 const SYSTEM_CALLS: [&str; 1] = ["@system-service"];
+
+/// What is not called all the same, as in containers: where the kernel has had most holes. Programs
+/// that would use it do without (libuv has threads for it), since it is refused on many machines.
+const REFUSED_CALLS: [&str; 5] = [
+    "@keyring",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "userfaultfd",
+];
 
 /// AF_NETLINK is how the C library, Go and Node list interfaces; it gives no right to change them.
 const FAMILIES: [&str; 4] = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"];
@@ -73,7 +101,7 @@ const FAMILIES: [&str; 4] = ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"];
 fn sandbox() -> Properties {
     let words =
         |list: &[&str]| -> Vec<String> { list.iter().map(|&word| word.to_owned()).collect() };
-    let tmpfs = |path: &str, options: &str| (path.to_owned(), options.to_owned());
+    let replaced = REPLACED.map(|(path, options)| (path.to_owned(), options.to_owned()));
     vec![
         // A user that exists while an instance of the app runs, and has nothing but the app's data.
         ("DynamicUser", true.into()),
@@ -88,7 +116,6 @@ fn sandbox() -> Properties {
         ("PrivateIPC", true.into()),
         ("DevicePolicy", "closed".into()),
         ("ProtectClock", true.into()),
-        ("ProtectControlGroups", true.into()),
         ("ProtectHostname", true.into()),
         ("ProtectKernelLogs", true.into()),
         ("ProtectKernelModules", true.into()),
@@ -103,18 +130,13 @@ fn sandbox() -> Properties {
         ("RestrictAddressFamilies", (true, words(&FAMILIES)).into()),
         ("SystemCallArchitectures", words(&["native"]).into()),
         ("SystemCallFilter", (true, words(&SYSTEM_CALLS)).into()),
+        ("SystemCallFilter", (false, words(&REFUSED_CALLS)).into()),
         ("SystemCallErrorNumber", libc::EPERM.into()),
         // Not MemoryDenyWriteExecute: compilers at run time (V8, the JVM) write what they execute.
         // Not ProcSubset=pid: runtimes read /proc/meminfo and /proc/cpuinfo.
         ("UMask", 0o077_u32.into()),
-        (
-            "TemporaryFileSystem",
-            vec![
-                tmpfs("/run", "ro,mode=0755,size=1M"),
-                tmpfs("/srv", "ro,mode=0755,size=1M"),
-            ]
-            .into(),
-        ),
+        // Not ProtectControlGroups: it would show what is replaced.
+        ("TemporaryFileSystem", replaced.to_vec().into()),
         ("InaccessiblePaths", words(&HIDDEN).into()),
     ]
 }
@@ -129,17 +151,26 @@ pub(super) fn properties(
     let text = |path: PathBuf| path.display().to_string();
     // Source, destination, whether it may be missing, and MS_REC.
     let bind = |source: String, to: &str| (source, to.to_owned(), false, 0_u64);
-    let mut shown = vec![
+    let same = |path: String| (path.clone(), path, true, 0_u64);
+    let unit = name::unit(&spec.id);
+    let shown = vec![
         bind(text(root.to_owned()), ROOT),
         bind(text(directory.hosts()), "/etc/hosts"),
         bind(text(directory.resolver()), "/etc/resolv.conf"),
+        same(SHOWN_OF_RUN.to_owned()),
+        same(own_control_group(&unit)),
     ];
-    shown.extend(
-        SHOWN_OF_RUN
-            .iter()
-            .map(|&path| (path.to_owned(), path.to_owned(), true, 0_u64)),
-    );
     let command = (EXEC.to_owned(), vec![EXEC.to_owned()], false);
+    let before = (
+        EXEC.to_owned(),
+        vec![
+            EXEC.to_owned(),
+            stderr::FLAG.to_owned(),
+            spec.app.to_string(),
+            unit,
+        ],
+        ["ignore-failure", "privileged"].map(str::to_owned).to_vec(),
+    );
     let namespace = name::namespace_unit(&spec.id);
     let fields: Vec<Vec<u8>> = [
         format!("TEMPS_APP={}", spec.app),
@@ -150,10 +181,14 @@ pub(super) fn properties(
     .to_vec();
     let mut all: Properties = vec![
         ("Description", format!("Temps: app {}", spec.app).into()),
-        ("Slice", "temps-apps.slice".into()),
+        ("Slice", SLICE.into()),
         // Started means that the program was executed, so what hinders that is told.
         ("Type", "exec".into()),
         ("ExecStart", vec![command].into()),
+        // Leaves one stream with the manager; the instance does not see where one notifies it.
+        ("ExecStartPreEx", vec![before].into()),
+        ("NotifyAccess", "exec".into()),
+        ("FileDescriptorStoreMax", 1_u32.into()),
         // One that ends by itself stays to be seen, however it ended; its socket could not start it
         // again then.
         ("RemainAfterExit", (!spec.socket_activated).into()),
@@ -206,6 +241,16 @@ pub(super) fn properties(
     all
 }
 
+/// Where the unit's own control group is, as `/proc/self/cgroup` says it: Go and the JVM read their limits
+/// there. It is not there on a machine with the old hierarchies.
+fn own_control_group(unit: &str) -> String {
+    format!("{SLICE_GROUP}/{unit}")
+}
+
+/// The most that is read of a table of sockets, of which an app may have as many as it may have files.
+/// Those that listen come first.
+pub(super) const MAX_TABLE: u64 = 1 << 20;
+
 /// The properties of the unit of the instance's socket, which listens in the instance's own network.
 pub(super) fn socket(spec: &InstanceSpec, port: u16) -> Properties {
     let namespace = name::namespace_unit(&spec.id);
@@ -215,7 +260,7 @@ pub(super) fn socket(spec: &InstanceSpec, port: u16) -> Properties {
             "Description",
             format!("Temps: socket of app {}", spec.app).into(),
         ),
-        ("Slice", "temps-apps.slice".into()),
+        ("Slice", SLICE.into()),
         // By default it comes before what the namespace's unit comes after.
         ("DefaultDependencies", false.into()),
         ("Conflicts", shutdown().into()),
@@ -238,7 +283,15 @@ pub(super) fn socket(spec: &InstanceSpec, port: u16) -> Properties {
 
 /// A unit that writes what listens in the instance's namespace to its file.
 pub(super) fn look(spec: &str, id: &temps_ipc::id::InstanceId, to: &Path) -> Properties {
-    let argv = ["/bin/cat", "/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    let most = MAX_TABLE.to_string();
+    let argv = [
+        "/usr/bin/head",
+        "--quiet",
+        "--bytes",
+        &most,
+        "/proc/self/net/tcp",
+        "/proc/self/net/tcp6",
+    ];
     let command = (
         argv[0].to_owned(),
         argv.iter().map(|&word| word.to_owned()).collect::<Vec<_>>(),

@@ -40,6 +40,18 @@ const SYSTEM: [&str; 4] = [
 /// `MS_REC`: with what is mounted below.
 const RECURSIVE: u64 = 0x4000;
 
+/// What a job has in its place: an empty directory of memory.
+const REPLACED: [(&str, &str); 2] = [
+    // The names of all units of the machine; its own comes back, since compilers read their limits there.
+    ("/sys/fs/cgroup", "ro,mode=0755,size=1M"),
+    // Everybody's on the machine.
+    ("/dev/shm", "nosuid,nodev,mode=1777"),
+];
+
+/// Where jobs are, and that as a control group.
+const SLICE: &str = "temps-builds.slice";
+const SLICE_GROUP: &str = "/sys/fs/cgroup/temps.slice/temps-builds.slice";
+
 /// Largest file, in bytes: what all files together may have.
 const FILE: u64 = 8 << 30;
 
@@ -93,7 +105,7 @@ pub(super) fn properties(
     needed.extend(network.map(|network| network.unit.clone()));
     let mut all: Properties = vec![
         ("Description", text(&*unit.description)),
-        ("Slice", text("temps-builds.slice")),
+        ("Slice", text(SLICE)),
         ("BindsTo", Variant::from(needed.clone())),
         ("After", Variant::from(needed)),
         // Its start is over when its work is.
@@ -141,6 +153,8 @@ fn limits(unit: &Unit) -> Properties {
 }
 
 fn sandbox(unit: &Unit, network: Option<&JobNetwork>) -> Properties {
+    let replaced = REPLACED.map(|(path, options)| (path.to_owned(), options.to_owned()));
+    let group = format!("{SLICE_GROUP}/{}", unit.name);
     let mut all: Properties = vec![
         ("CapabilityBoundingSet", Variant::from(0_u64)),
         ("AmbientCapabilities", Variant::from(0_u64)),
@@ -156,16 +170,13 @@ fn sandbox(unit: &Unit, network: Option<&JobNetwork>) -> Properties {
         ("DevicePolicy", text("closed")),
         // The machine's terminals, of which there are 4096 in all; `+`: as the job sees it.
         ("InaccessiblePaths", texts(&["-+/dev/pts"])),
-        // Everybody's on the machine.
+        // Not ProtectControlGroups: it would show what is replaced.
+        ("TemporaryFileSystem", Variant::from(replaced.to_vec())),
         (
-            "TemporaryFileSystem",
-            Variant::from(vec![(
-                "/dev/shm".to_owned(),
-                "nosuid,nodev,mode=1777".to_owned(),
-            )]),
+            "BindReadOnlyPaths",
+            Variant::from(vec![bind_if_there(&group)]),
         ),
         ("ProtectClock", Variant::from(true)),
-        ("ProtectControlGroups", Variant::from(true)),
         ("ProtectHostname", Variant::from(true)),
         ("ProtectKernelLogs", Variant::from(true)),
         ("ProtectKernelModules", Variant::from(true)),
@@ -190,6 +201,7 @@ fn sandbox(unit: &Unit, network: Option<&JobNetwork>) -> Properties {
                     "io_uring_setup",
                     "io_uring_enter",
                     "io_uring_register",
+                    "userfaultfd",
                 ],
             ),
         ),
