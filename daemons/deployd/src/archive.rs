@@ -32,7 +32,7 @@ use tree::Tree;
 pub struct Limits {
     /// Bytes of all files together.
     pub bytes: u64,
-    /// Entries, directories and links included.
+    /// Entries, links and directories included, also those that have no entry and are made for others.
     pub entries: u64,
     /// Components of a path.
     pub depth: usize,
@@ -168,7 +168,8 @@ pub fn unpack(
             return Err(ArchiveError::Cancelled);
         }
         entries += 1;
-        if entries > limits.entries {
+        // One entry may take as many files and directories as its name has components.
+        if entries + tree.made_on_the_way() > limits.entries {
             return Err(ArchiveError::TooLarge(format!(
                 "{} entries",
                 limits.entries

@@ -1,7 +1,8 @@
 //! What deployd says of itself: `temps status` and its part of `temps doctor`.
 
 use crate::engine::Engine;
-use crate::reserve::{Reserve, free};
+use crate::reserve::Reserve;
+use crate::room::Room;
 use crate::store::copy;
 use std::path::Path;
 use temps_ipc::Fault;
@@ -93,7 +94,7 @@ fn damaged_database(engine: &Engine) -> Option<Check> {
 
 fn disk(engine: &Engine) -> Check {
     let state = engine.paths().state();
-    let Some(free) = free(&engine.paths().database()) else {
+    let Some(found) = Room::of(state) else {
         return check(
             "disk",
             CheckLevel::Warning,
@@ -101,8 +102,20 @@ fn disk(engine: &Engine) -> Check {
             "",
         );
     };
+    if let Some((free, wanted)) = found.few_files() {
+        return check(
+            "disk",
+            CheckLevel::Failed,
+            &format!("only {free} more files can be made at {}", state.display()),
+            &format!("remove files: builds and uploads are refused below {wanted} (`df -i`)"),
+        );
+    }
     let reserves = [engine.paths().removal_reserve(), engine.paths().reserve()];
-    room(state, free >> 20, reserves.iter().all(Reserve::is_kept))
+    room(
+        state,
+        found.bytes >> 20,
+        reserves.iter().all(Reserve::is_kept),
+    )
 }
 
 /// What is said of a disk with `free` MiB free, and of the room kept for when it is full.

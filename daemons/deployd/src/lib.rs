@@ -20,6 +20,7 @@ pub mod event;
 pub mod logfile;
 pub mod port;
 pub mod reserve;
+pub mod room;
 pub mod rpc;
 pub mod standalone;
 pub mod store;

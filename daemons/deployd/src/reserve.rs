@@ -10,8 +10,8 @@
 //! may use, since that is the way out of a full disk. Uploads and builds are refused long before (256 MiB), and the proxy stops recording access events
 //! at 24 MiB, so that neither eats what is given up.
 
+use crate::room::Room;
 use nix::fcntl::posix_fallocate;
-use nix::sys::statvfs::statvfs;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
@@ -30,6 +30,10 @@ pub const REMOVAL: i64 = 8 << 20;
 
 /// Below this, a write may fail half-way.
 const LOW: u64 = 4 << 20;
+
+/// The same in files and directories, of which a file that is given up leaves one: the database's own
+/// are there already, and an instance has a handful.
+const FEW: u64 = 16;
 
 /// The reserve is kept only where it is not missed.
 const PLENTY: u64 = 256 << 20;
@@ -56,7 +60,7 @@ impl Reserve {
 
     /// Gives the room up if the disk is full. Call it before writing what must be written.
     pub fn spend_if_full(&self) {
-        if free(&self.path).is_none_or(|free| free >= LOW) {
+        if room(&self.path).is_none_or(|room| !is_low(&room)) {
             return;
         }
         match std::fs::remove_file(&self.path) {
@@ -88,7 +92,7 @@ impl Reserve {
     pub fn keep(&self) {
         if self.is_kept()
             || self.was_just_made()
-            || free(&self.path).is_none_or(|free| free < PLENTY)
+            || room(&self.path).is_none_or(|room| !is_plenty(&room))
         {
             return;
         }
@@ -118,23 +122,25 @@ impl Reserve {
     }
 }
 
-/// The bytes free to this user on the file system that holds `path`'s directory.
-pub fn free(path: &Path) -> Option<u64> {
-    let found = statvfs(path.parent()?).ok()?;
-    #[allow(
-        clippy::useless_conversion,
-        reason = "the fields are 32 bits wide on some targets"
-    )]
-    let (blocks, unit) = (
-        u64::from(found.blocks_available()),
-        u64::from(found.fragment_size()),
-    );
-    Some(blocks.saturating_mul(unit))
+/// What is left on the file system that holds `path`'s directory.
+fn room(path: &Path) -> Option<Room> {
+    Room::of(path.parent()?)
+}
+
+/// Whether a write may fail half-way.
+fn is_low(room: &Room) -> bool {
+    room.bytes < LOW || room.files.is_some_and(|files| files.free < FEW)
+}
+
+/// Whether what is kept is not missed.
+fn is_plenty(room: &Room) -> bool {
+    room.bytes >= PLENTY && room.few_files().is_none()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::Files;
 
     #[test]
     fn it_is_kept_where_there_is_plenty_and_not_spent_there() {
@@ -176,5 +182,17 @@ mod tests {
         reserve.keep();
         assert!(!reserve.is_kept());
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), made);
+    }
+
+    #[test]
+    fn a_disk_is_full_too_when_it_has_files_for_nobody() {
+        let room = |free| Room {
+            bytes: PLENTY,
+            all_bytes: PLENTY,
+            files: Some(Files { free, all: 100_000 }),
+        };
+        assert!(is_low(&room(FEW - 1)) && !is_plenty(&room(FEW - 1)));
+        assert!(!is_low(&room(FEW)) && !is_plenty(&room(FEW)));
+        assert!(is_plenty(&room(50_000)));
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::engine::Engine;
 use crate::engine::step::storage;
+use crate::room::Room;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -222,21 +223,20 @@ async fn in_time<T>(received: impl Future<Output = io::Result<T>>) -> Result<T, 
 
 /// Refuses when the disk is nearly full.
 fn room(directory: &Path) -> Result<(), Fault> {
-    let Ok(disk) = nix::sys::statvfs::statvfs(directory) else {
+    let Some(room) = Room::of(directory) else {
         return Ok(());
     };
-    let free = disk.blocks_available() * disk.fragment_size();
-    if free < RESERVE {
-        return Err(Fault::new(
-            Code::NoSpace,
-            format!(
-                "only {} MiB are free where Temps keeps its state",
-                free >> 20
-            ),
-        )
-        .hint("free some space: at least 256 MiB must stay free"));
-    }
-    Ok(())
+    let what = if room.bytes < RESERVE {
+        format!("only {} MiB are free", room.bytes >> 20)
+    } else if let Some((free, _)) = room.few_files() {
+        format!("only {free} more files can be made")
+    } else {
+        return Ok(());
+    };
+    Err(
+        Fault::new(Code::NoSpace, format!("{what} where Temps keeps its state"))
+            .hint("free some space: at least 256 MiB and a twentieth of all files must stay free"),
+    )
 }
 
 impl Engine {

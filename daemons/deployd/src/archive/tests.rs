@@ -349,6 +349,12 @@ fn an_archive_that_holds_too_much_is_refused_before_it_is_written() {
             (0..11).fold(Tar::default(), |tar, n| tar.dir(&format!("d{n}"))),
             "10 entries",
         ),
+        (
+            (0..4).fold(Tar::default(), |tar, n| {
+                tar.file(&format!("d{n}/a/b/c"), "")
+            }),
+            "10 entries",
+        ),
         (Tar::default().dir("1/2/3/4/5/6"), "too deeply"),
         (
             Tar::default()

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -60,6 +60,8 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// The links made so far, to be checked when everything is there.
     links: RefCell<Vec<(Vec<u8>, Vec<OsString>)>>,
+    /// Directories made on the way to an entry, which have no entry of their own.
+    on_the_way: Cell<u64>,
 }
 
 impl Tree {
@@ -68,6 +70,7 @@ impl Tree {
         Ok(Self {
             root: root.into(),
             links: RefCell::new(Vec::new()),
+            on_the_way: Cell::new(0),
         })
     }
 
@@ -152,6 +155,11 @@ impl Tree {
         linkat(&from, file.as_os_str(), &parent, last, AtFlags::empty()).map_err(failed)
     }
 
+    /// How many directories were made on the way to an entry.
+    pub(super) fn made_on_the_way(&self) -> u64 {
+        self.on_the_way.get()
+    }
+
     /// A link that was there already, to be checked with the others.
     pub(super) fn note_link(&self, path: Vec<OsString>) {
         let name: PathBuf = path.iter().collect();
@@ -233,8 +241,8 @@ impl Tree {
     fn walk(&self, name: &[u8], path: &[OsString], make: bool) -> Result<OwnedFd, ArchiveError> {
         let mut here = self.root.try_clone().map_err(ArchiveError::io)?;
         for component in path {
-            if make {
-                make_directory(&here, component)?;
+            if make && make_directory(&here, component)? {
+                self.on_the_way.set(self.on_the_way.get() + 1);
             }
             here = match openat(&here, component.as_os_str(), DIRECTORY, Mode::empty()) {
                 Ok(next) => next,
@@ -258,13 +266,15 @@ impl Tree {
     }
 }
 
-fn make_directory(parent: impl AsFd, name: &OsStr) -> Result<(), ArchiveError> {
+/// Makes the directory; false if there is something of that name.
+fn make_directory(parent: impl AsFd, name: &OsStr) -> Result<bool, ArchiveError> {
     match mkdirat(&parent, name, Mode::from_bits_truncate(0o755)) {
         Ok(()) => {
             let made = openat(&parent, name, DIRECTORY, Mode::empty()).map_err(failed)?;
-            fchmod(made, Mode::from_bits_truncate(0o755)).map_err(failed)
+            fchmod(made, Mode::from_bits_truncate(0o755)).map_err(failed)?;
+            Ok(true)
         }
-        Err(Errno::EEXIST) => Ok(()),
+        Err(Errno::EEXIST) => Ok(false),
         Err(error) => Err(failed(error)),
     }
 }

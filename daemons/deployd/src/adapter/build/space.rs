@@ -1,6 +1,6 @@
 //! Refuses a build before it fills the disk that everything else needs too.
 
-use nix::sys::statvfs::statvfs;
+use crate::room::Room;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use temps_ipc::{Code, Fault};
@@ -35,23 +35,18 @@ pub(super) fn check(directory: &Path) -> Result<(), Fault> {
 
 /// Refuses if too little is left at `existing`, which has the name `shown` for people.
 pub(super) fn check_as(existing: &Path, shown: &Path) -> Result<(), Fault> {
-    let Ok(found) = statvfs(existing) else {
-        // Writing will tell.
-        return Ok(());
-    };
-    #[allow(
-        clippy::useless_conversion,
-        reason = "the fields are 32 bits wide on some targets"
-    )]
-    let (unit, free, all) = (
-        u64::from(found.fragment_size()),
-        u64::from(found.blocks_available()),
-        u64::from(found.blocks()),
-    );
-    judge(free.saturating_mul(unit), all.saturating_mul(unit), shown)
+    // Where that cannot be told, writing will tell.
+    Room::of(existing).map_or(Ok(()), |room| judge(room, shown))
 }
 
-fn judge(free: u64, all: u64, place: &Path) -> Result<(), Fault> {
+fn judge(room: Room, place: &Path) -> Result<(), Fault> {
+    if let Some((free, wanted)) = room.few_files() {
+        return Err(full(format!(
+            "only {free} more files can be made on the file system of {}; a build needs {wanted}",
+            place.display()
+        )));
+    }
+    let (free, all) = (room.bytes, room.all_bytes);
     let wanted = MIN_BYTES.max(all / 100 * MIN_PERCENT);
     // A file system smaller than what we ask for (a test's, a container's) is judged by its share.
     let wanted = if all < 4 * MIN_BYTES {
@@ -63,26 +58,37 @@ fn judge(free: u64, all: u64, place: &Path) -> Result<(), Fault> {
         return Ok(());
     }
     let mib = |bytes: u64| bytes / (1024 * 1024);
-    Err(Fault::new(
-        Code::NoSpace,
-        format!(
-            "only {} MiB are free on the file system of {}; a build needs {} MiB",
-            mib(free),
-            place.display(),
-            mib(wanted)
-        ),
+    Err(full(format!(
+        "only {} MiB are free on the file system of {}; a build needs {} MiB",
+        mib(free),
+        place.display(),
+        mib(wanted)
+    )))
+}
+
+fn full(what: String) -> Fault {
+    Fault::new(Code::NoSpace, what).hint(
+        "free some space there, or destroy apps that are not needed (`temps app destroy APP`)",
     )
-    .hint("free some space there, or destroy apps that are not needed (`temps app destroy APP`)"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::Files;
 
     #[test]
     fn a_build_needs_a_quarter_gibibyte_and_two_percent() {
         const GIB: u64 = 1024 * 1024 * 1024;
-        let judge = |free, all| judge(free, all, Path::new("/"));
+        let judge = |bytes, all_bytes| {
+            let files = None;
+            let room = Room {
+                bytes,
+                all_bytes,
+                files,
+            };
+            judge(room, Path::new("/"))
+        };
         assert!(judge(GIB, 10 * GIB).is_ok());
         assert!(judge(GIB / 5, 10 * GIB).is_err());
         assert!(judge(GIB, 100 * GIB).is_err());
@@ -90,5 +96,24 @@ mod tests {
         let fault = judge(0, 10 * GIB).unwrap_err();
         assert_eq!(fault.code, Code::NoSpace);
         assert!(check(Path::new("/nowhere/at/all")).is_ok());
+    }
+
+    #[test]
+    fn a_build_needs_files_too() {
+        let room = |free| Room {
+            bytes: 1 << 40,
+            all_bytes: 1 << 40,
+            files: Some(Files {
+                free,
+                all: 1_000_000,
+            }),
+        };
+        assert!(judge(room(500_000), Path::new("/")).is_ok());
+        let fault = judge(room(7), Path::new("/var")).unwrap_err();
+        assert_eq!(fault.code, Code::NoSpace);
+        assert!(
+            fault.what.starts_with("only 7 more files can be made"),
+            "{fault}"
+        );
     }
 }
