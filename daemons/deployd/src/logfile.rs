@@ -4,6 +4,8 @@
 //! - A file that reaches [`MAX_FILE`] becomes `NAME.1` (replacing the one before) and a new file
 //!   starts with the line `<unix-millis> g <generation>`. A file without that line is generation 0.
 //!   So a [`Cursor`] (generation and offset) survives one rotation.
+//! - Who copies from elsewhere writes how far it has come as `<unix-millis> c <mark> .`, in the same
+//!   write as the lines up to there, so that the two never disagree. Nobody is shown that line.
 //! - Text is cut at [`MAX_LINE`], invalid UTF-8 is replaced, and control characters are left out
 //!   except tab and escape: colours stay, and it is for whoever prints the line to judge them.
 //! - Several writers may share a file, also from different processes: each appends whole lines, and
@@ -30,6 +32,11 @@ pub const MAX_FILE: u64 = 8 * 1024 * 1024;
 
 /// The letter of a line that carries the file's generation.
 const GENERATION: u8 = b'g';
+
+/// The letter of a line that says how far its writer has come, and how such a line ends: one that was
+/// written in part says nothing.
+const MARK: &[u8] = b" c ";
+const MARK_END: &[u8] = b" .";
 
 /// The name of the rotated file.
 pub(crate) fn rotated(path: &Path) -> PathBuf {
@@ -86,6 +93,22 @@ fn decode(line: &[u8]) -> Option<Entry> {
         stream,
         rest[2..].to_owned(),
     ))
+}
+
+/// Appends a line that says how far its writer has come.
+fn encode_mark(out: &mut Vec<u8>, mark: &str) {
+    out.extend_from_slice(Timestamp::now().0.to_string().as_bytes());
+    out.extend_from_slice(MARK);
+    out.extend_from_slice(clean(mark.as_bytes()).as_bytes());
+    out.extend_from_slice(MARK_END);
+    out.push(b'\n');
+}
+
+/// What such a line says, without its end.
+fn decode_mark(line: &[u8]) -> Option<&str> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mark = line.get(digits..)?.strip_prefix(MARK)?;
+    std::str::from_utf8(mark.strip_suffix(MARK_END)?).ok()
 }
 
 /// The generation that a file's first line states.

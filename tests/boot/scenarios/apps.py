@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from installed import get, journal, kill, main_pid, run, say, show, temps, temps_json, wait
@@ -14,6 +15,7 @@ APP = "shop"
 HOST = f"{APP}.localhost"
 DEPLOYD = "temps-deployd.service"
 SECRET = "a-secret-that-nobody-else-may-see"
+STATE = Path("/var/lib/temps/deployd")
 DATA = Path("/var/lib/private/temps-apps") / APP
 
 
@@ -87,6 +89,21 @@ def its_lines_are_in_its_log_and_in_the_journal_under_its_name():
     assert entry["PRIORITY"] == "6", entry
     before = temps("logs", APP).count("a-line-of-its-own")
     assert before == temps("logs", APP).count("a-line-of-its-own") == 1, before
+
+
+def a_clock_that_was_set_back_hides_no_line():
+    get(HOST, "/log?line=before-the-clock")
+    wait("the line is in the log", lambda: "before-the-clock" in temps("logs", APP))
+    # As if it had been an hour later then.
+    logs = [path for path in STATE.glob("logs/*/*.log") if "before-the-clock" in path.read_text()]
+    with logs[-1].open("a") as log:
+        log.write(f"{round(time.time() + 3600) * 1000} o an-hour-ahead\n")
+    get(HOST, "/log?line=after-the-clock")
+    wait("the next line, too", lambda: "after-the-clock" in temps("logs", APP))
+    said = temps("logs", APP)
+    assert said.count("before-the-clock") == said.count("after-the-clock") == 1, said
+    # Where it was, is written down for nobody but us.
+    assert "i=" not in said, said
 
 
 def its_variables_reach_it_and_nobody_else():

@@ -1,6 +1,6 @@
 //! Reads lines from a place on, or the last ones, across one rotation.
 
-use super::{decode, generation, rotated};
+use super::{decode, decode_mark, generation, rotated};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -11,6 +11,9 @@ use temps_ipc::types::{LogStream, Timestamp};
 /// Most bytes that one call returns, and the furthest that [`Reader::tail`] looks back: a page must
 /// fit a frame of 1 MiB with room for what else is in it.
 const MAX_PAGE: u64 = 512 * 1024;
+
+/// What is read of a file's end at first, in bytes.
+const BLOCK: u64 = 64 * 1024;
 
 /// A line: when, where, what.
 pub type Entry = (Timestamp, LogStream, String);
@@ -151,7 +154,7 @@ impl Reader {
     pub fn since(&self, at: Timestamp) -> io::Result<Vec<Entry>> {
         let mut lines: Vec<Entry> = Vec::new();
         for part in self.parts()?.into_iter().rev() {
-            let mut wanted = (64 * 1024).min(part.length);
+            let mut wanted = BLOCK.min(part.length);
             let block = loop {
                 let (block, _) = last_lines(part.file.try_clone()?, part.length, wanted)?;
                 let first = block.split(|&byte| byte == b'\n').find_map(decode);
@@ -171,6 +174,41 @@ impl Reader {
             }
         }
         Ok(lines)
+    }
+
+    /// The last mark of whoever copies into the file, and the lines behind it: those that were written
+    /// without one, by others or in part.
+    ///
+    /// # Errors
+    /// When a file exists and cannot be read.
+    pub fn marked(&self) -> io::Result<Option<(String, Vec<Entry>)>> {
+        let mut behind: Vec<Entry> = Vec::new();
+        for part in self.parts()?.into_iter().rev() {
+            let mut wanted = BLOCK.min(part.length);
+            loop {
+                let (block, _) = last_lines(part.file.try_clone()?, part.length, wanted)?;
+                let mut mark = None;
+                let mut found = Vec::new();
+                for line in block.split(|&byte| byte == b'\n') {
+                    match decode_mark(line) {
+                        Some(later) => {
+                            mark = Some(later.to_owned());
+                            found.clear();
+                        }
+                        None => found.extend(decode(line)),
+                    }
+                }
+                if mark.is_some() || wanted == part.length {
+                    behind.splice(..0, found);
+                    match mark {
+                        Some(mark) => return Ok(Some((mark, behind))),
+                        None => break,
+                    }
+                }
+                wanted = (wanted * 4).min(part.length);
+            }
+        }
+        Ok(None)
     }
 
     /// The rotated file, if there is one, and the current one.

@@ -181,3 +181,52 @@ fn lines_since_a_moment_are_found_across_files() {
     assert_eq!(lines.len(), 10);
     assert_eq!(lines[0], "line 20");
 }
+
+#[test]
+fn the_last_mark_and_what_was_written_behind_it_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let reader = Reader::new(&path);
+    let marked = || {
+        let found = reader.marked().unwrap();
+        found.map(|(mark, behind)| (mark, texts(behind)))
+    };
+    assert_eq!(marked(), None);
+    let mut writer = Writer::open(&path).unwrap().with_max_file(300_000);
+    writer.line(Stdout, "1 c forged .");
+    assert_eq!(marked(), None);
+    for mark in ["s=1;i=1", "s=1;i=2"] {
+        writer.push(Timestamp(1), Stdout, b"before");
+        writer.mark(mark);
+        writer.flush();
+    }
+    assert_eq!(marked(), Some(("s=1;i=2".to_owned(), vec![])));
+    writer.line(Platform, "behind");
+    // Further than one look at the end, and over a rotation.
+    let long = "x".repeat(10_000);
+    (0..40).for_each(|_| writer.line(Stderr, &long));
+    let (mark, behind) = marked().unwrap();
+    assert_eq!(mark, "s=1;i=2");
+    assert_eq!((behind.len(), behind[0].as_str()), (41, "behind"));
+    assert!(
+        texts(reader.read(None, 5).unwrap().0)
+            .iter()
+            .all(|line| !line.contains("s=1"))
+    );
+}
+
+#[test]
+fn a_mark_that_was_written_in_part_says_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    fs::write(&path, "1 c s=1;i=1 .\n2 o line\n3 c s=1;i=2").unwrap();
+    let reader = Reader::new(&path);
+    let (mark, behind) = reader.marked().unwrap().unwrap();
+    assert_eq!(
+        (mark.as_str(), texts(behind)),
+        ("s=1;i=1", vec!["line".to_owned()])
+    );
+    Writer::open(&path).unwrap().line(Stdout, "next");
+    let (mark, behind) = reader.marked().unwrap().unwrap();
+    assert_eq!((mark.as_str(), behind.len()), ("s=1;i=1", 2));
+}

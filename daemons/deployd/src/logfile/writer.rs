@@ -1,6 +1,6 @@
 //! Appends lines, rotates, and survives a full disk.
 
-use super::{GENERATION, MAX_FILE, encode, generation, rotated};
+use super::{GENERATION, MAX_FILE, encode, encode_mark, generation, rotated};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -64,9 +64,15 @@ impl Writer {
         self.buffered += 1;
     }
 
+    /// Keeps a line that says how far whoever copies into the file has come: behind the lines up to
+    /// there, and written with them or not at all. See [`Reader::marked`](super::Reader::marked).
+    pub fn mark(&mut self, mark: &str) {
+        encode_mark(&mut self.buffer, mark);
+    }
+
     /// Writes the lines that were kept.
     pub fn flush(&mut self) {
-        if self.buffered == 0 {
+        if self.buffer.is_empty() {
             return;
         }
         match self.write_out() {

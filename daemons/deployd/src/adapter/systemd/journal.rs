@@ -86,22 +86,49 @@ fn journalctl() -> Command {
     command
 }
 
-async fn collect(unit: &str, file: &Path) -> io::Result<()> {
-    let mut known = Known::read(file)?;
-    let mut command = journalctl();
-    command.args([
-        "--quiet",
-        "--no-pager",
-        "--all",
-        "--output=json",
-        "--output-fields=MESSAGE,PRIORITY",
-    ]);
-    if known.since.0 > 0 {
-        // What comes too early for us is known, or older than the file.
-        command.arg(format!("--since=@{}", known.since.0 / 1_000));
+/// Where in the journal to go on.
+enum Place {
+    /// Behind the entry with this cursor, which the file names.
+    After(String),
+    /// At this moment, or at the beginning: the file has no mark yet.
+    Since(Timestamp),
+}
+
+impl Place {
+    fn arguments(&self) -> Option<String> {
+        match self {
+            Self::After(cursor) => Some(format!("--after-cursor={cursor}")),
+            // What comes too early for us is known, or older than the file.
+            Self::Since(at) => (at.0 > 0).then(|| format!("--since=@{}", at.0 / 1_000)),
+        }
     }
-    // Not what the manager itself says about the unit, which has no such field.
+}
+
+async fn collect(unit: &str, file: &Path) -> io::Result<()> {
+    if let Some((cursor, known)) = Known::marked(file)?
+        && copy(unit, file, &Place::After(cursor), known).await?
+    {
+        return Ok(());
+    }
+    let known = Known::read(file)?;
+    copy(unit, file, &Place::Since(known.since), known)
+        .await
+        .map(|_| ())
+}
+
+/// Copies what comes from the place on; whether journalctl could go there.
+async fn copy(unit: &str, file: &Path, from: &Place, mut known: Known) -> io::Result<bool> {
+    let mut command = journalctl();
     command
+        .args([
+            "--quiet",
+            "--no-pager",
+            "--all",
+            "--output=json",
+            "--output-fields=MESSAGE,PRIORITY",
+        ])
+        .args(from.arguments())
+        // Not what the manager itself says about the unit, which has no such field.
         .arg(format!("_SYSTEMD_UNIT={unit}"))
         .arg("_TRANSPORT=stdout")
         .stdout(Stdio::piped());
@@ -109,6 +136,7 @@ async fn collect(unit: &str, file: &Path) -> io::Result<()> {
     let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut output = BufReader::new(output);
     let mut writer: Option<Writer> = None;
+    let (mut cursor, mut is_whole) = (None, false);
     let mut line = Vec::new();
     for count in 1..=MAX_ENTRIES {
         line.clear();
@@ -117,31 +145,43 @@ async fn collect(unit: &str, file: &Path) -> io::Result<()> {
             .read_until(b'\n', &mut line)
             .await?;
         if read == 0 {
+            is_whole = true;
             break;
         }
         let Some(entry) = Entry::parse(&line) else {
             continue;
         };
-        if !known.is_new(entry.at, entry.stream, &clean(&entry.text)) {
-            continue;
-        }
         let writer = match &mut writer {
             Some(writer) => writer,
             none => none.insert(Writer::open(file)?),
         };
-        writer.push(entry.at, entry.stream, &entry.text);
+        if known.is_new(entry.at, entry.stream, &clean(&entry.text)) {
+            writer.push(entry.at, entry.stream, &entry.text);
+        }
+        cursor = entry.cursor;
         if count % BATCH == 0 {
-            writer.flush();
+            write(writer, cursor.take());
         }
     }
+    let came = writer.is_some();
     if let Some(writer) = &mut writer {
-        writer.flush();
+        write(writer, cursor);
     }
-    // One that still has more to say is killed when it is dropped.
-    drop(output);
-    let _ = child.start_kill();
-    let _ = child.wait().await;
-    Ok(())
+    if !is_whole {
+        // It has more to say.
+        drop(output);
+        let _ = child.start_kill();
+    }
+    let ended = child.wait().await?;
+    Ok(came || ended.success())
+}
+
+/// Writes the lines up to the cursor, and that they were written.
+fn write(writer: &mut Writer, cursor: Option<String>) {
+    if let Some(cursor) = cursor {
+        writer.mark(&cursor);
+    }
+    writer.flush();
 }
 
 /// A line that an instance printed.
@@ -150,11 +190,15 @@ struct Entry {
     at: Timestamp,
     stream: LogStream,
     text: Vec<u8>,
+    /// Its place in the journal.
+    cursor: Option<String>,
 }
 
 /// What is read of an entry (systemd.journal-fields(7)).
 #[derive(Deserialize)]
 struct Fields {
+    #[serde(rename = "__CURSOR")]
+    cursor: Option<String>,
     #[serde(rename = "__REALTIME_TIMESTAMP")]
     micros: String,
     #[serde(rename = "MESSAGE")]
@@ -185,8 +229,17 @@ impl Entry {
                 Message::Text(text) => text.into_bytes(),
                 Message::Bytes(bytes) => bytes,
             },
+            cursor: fields.cursor.filter(|cursor| is_cursor(cursor)),
         })
     }
+}
+
+/// Whether it has the form of a cursor: it becomes a line of a log, and an argument.
+fn is_cursor(text: &str) -> bool {
+    /// More than any has, with six numbers in hexadecimal.
+    const MAX: usize = 300;
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '=' | ';');
+    !text.is_empty() && text.len() <= MAX && text.chars().all(is_part)
 }
 
 /// The priority (notice) under which standard error is written, to tell it from standard output
@@ -227,6 +280,7 @@ mod tests {
         let line = br#"{"__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1700000000123456","MESSAGE":"a \"line\"","PRIORITY":"6"}"#;
         let entry = Entry::parse(line).unwrap();
         assert_eq!(entry.at, Timestamp(1_700_000_000_123));
+        assert_eq!(entry.cursor.as_deref(), Some("s=1"));
         assert_eq!(
             (entry.stream, entry.text.as_slice()),
             (LogStream::Stdout, &b"a \"line\""[..])
