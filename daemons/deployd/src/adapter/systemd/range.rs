@@ -82,17 +82,17 @@ impl Range {
                 _ => None,
             })
             .collect();
-        self.from_anywhere(0, self.usable().saturating_sub(self.jobs()))
+        self.shuffled(0, self.usable().saturating_sub(self.jobs()))
             .find(|address| !taken.contains(&IpAddr::V4(*address)))
     }
 
     /// The addresses that jobs of builds may have, from a random one on. No instance has any of them.
     pub(super) fn job_addresses(self) -> impl Iterator<Item = Ipv4Addr> {
-        self.from_anywhere(self.usable().saturating_sub(self.jobs()), self.jobs())
+        self.shuffled(self.usable().saturating_sub(self.jobs()), self.jobs())
     }
 
-    /// `count` usable addresses from the `begin`th on, each once.
-    fn from_anywhere(self, begin: u32, count: u32) -> impl Iterator<Item = Ipv4Addr> {
+    /// `count` usable addresses from the `begin`th on, each once, beginning anywhere.
+    fn shuffled(self, begin: u32, count: u32) -> impl Iterator<Item = Ipv4Addr> {
         let mut noise = [0; 4];
         let _ = getrandom::fill(&mut noise);
         let start = u32::from_ne_bytes(noise) % count.max(1);
