@@ -327,6 +327,14 @@ pub trait Builder: Send + Sync {
     async fn forget(&self, _: &AppName) -> Result<(), Fault> {
         Ok(())
     }
+
+    /// The apps of which something is kept, destroyed ones too.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    async fn kept(&self) -> Result<Vec<AppName>, Fault> {
+        Ok(Vec::new())
+    }
 }
 
 /// The proxy, as far as the engine needs it.

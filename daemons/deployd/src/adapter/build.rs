@@ -303,6 +303,10 @@ impl Builder for SourceBuilder {
         self.workshop.forget(app).await
     }
 
+    async fn kept(&self) -> Result<Vec<AppName>, Fault> {
+        self.workshop.kept().await
+    }
+
     async fn recover(&self) -> Result<(), Fault> {
         self.workshop.recover().await
     }

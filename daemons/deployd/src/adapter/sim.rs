@@ -23,7 +23,7 @@ pub use proxy::SimProxy;
 pub use runtime::SimRuntime;
 
 use crate::port::{Artifact, InstanceSpec, Runtimes};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use temps_ipc::Fault;
@@ -92,6 +92,8 @@ struct Inner {
     refused: Option<AppName>,
     /// How long the proxy takes over a snapshot.
     applies_in: Duration,
+    /// The apps of which builds have kept something.
+    kept: BTreeSet<AppName>,
 }
 
 impl Inner {
@@ -194,6 +196,11 @@ impl World {
     /// From now on the proxy takes so long over a snapshot.
     pub fn apply_in(&self, time: Duration) {
         self.inner().applies_in = time;
+    }
+
+    /// The apps of which builds have kept something.
+    pub fn kept(&self) -> Vec<AppName> {
+        self.inner().kept.iter().cloned().collect()
     }
 
     /// Ends a running instance.

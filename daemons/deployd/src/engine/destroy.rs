@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::news::News;
+use super::reconcile::Reconciled;
 use super::routes::Publishing;
 use crate::event;
 use crate::store::app::{self, App};
@@ -155,6 +156,7 @@ impl Engine {
             let what = format!("{left} instances of `{}` cannot be stopped now", app.name);
             return Ok(Err(Fault::unavailable(what).hint(LATER)));
         }
+        // The next reconciliation finds that it is there.
         if let Err(fault) = self.builder.forget(&app.name).await {
             warn!(app = %app.name, %fault, "what builds of a removed app kept cannot be removed now");
         }
@@ -162,6 +164,36 @@ impl Engine {
         self.tell(|| News::Destroyed(app.name.clone()));
         self.release_shared(app).await?;
         Ok(Ok(()))
+    }
+
+    /// Removes what builds of removed apps kept, where that could not be done with the app.
+    pub(super) async fn forget_removed(&self, done: &mut Reconciled) -> Result<(), StoreError> {
+        let kept = match self.builder.kept().await {
+            Ok(kept) => kept,
+            Err(fault) => {
+                let what = fault.what;
+                done.fail(format!("cannot tell what builds have kept: {what}"));
+                return Ok(());
+            }
+        };
+        for app in kept {
+            let name = app.clone();
+            let found = self.store.read(move |db| app::find(db, &name)).await?;
+            if found.is_some() {
+                continue;
+            }
+            match self.builder.forget(&app).await {
+                Ok(()) => {
+                    let what = format!("{app}: removed what builds of this removed app had kept");
+                    done.mended.push(what);
+                }
+                Err(fault) => done.fail(format!(
+                    "{app}: what builds of this removed app kept cannot be removed: {}",
+                    fault.what
+                )),
+            }
+        }
+        Ok(())
     }
 
     /// Removes what the app's instances kept, on whichever runtime they were, once none of them is left.

@@ -50,7 +50,7 @@ impl Reconciled {
             .hint("`temps doctor` and `journalctl -u temps-deployd` say more"))
     }
 
-    fn fail(&mut self, what: String) {
+    pub(super) fn fail(&mut self, what: String) {
         warn!("{what}");
         self.failed.push(what);
     }
@@ -153,6 +153,7 @@ impl Engine {
             }
         }
         self.remove_strays(&mut done).await?;
+        self.forget_removed(&mut done).await?;
         for line in &done.mended {
             event::reconciled(line);
         }

@@ -2,6 +2,7 @@
 
 use crate::support::{Host, Running, actor, shop, started};
 use std::fs;
+use temps_deployd::adapter::sim::Part;
 use temps_ipc::types::{AppName, EnvVar, Phase, Source};
 use temps_ipc::{Code, Fault};
 
@@ -32,6 +33,29 @@ async fn an_app_is_destroyed_with_all_that_belongs_to_it() {
     }
     // The name is free again.
     assert_eq!(running.deploy("healthy").await.phase, Phase::Live);
+    host.well();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_builds_kept_goes_with_their_app_or_with_the_next_reconciliation() {
+    let (host, running) = started();
+    running.deploy("healthy").await;
+    assert_eq!(host.world.kept(), [shop()]);
+    running.engine.reconcile().await.unwrap();
+    assert_eq!(host.world.kept(), [shop()], "the app is there");
+    host.world.silence(Part::Builder, 2);
+    running.destroy().await;
+    let failed = running.engine.reconcile().await.unwrap().failed;
+    assert!(failed[0].contains("cannot be removed"), "{failed:?}");
+    assert_eq!(host.world.kept(), [shop()]);
+    let mended = running.engine.reconcile().await.unwrap().mended;
+    assert!(
+        mended[0].contains("builds of this removed app"),
+        "{mended:?}"
+    );
+    assert!(host.world.kept().is_empty());
+    let again = running.engine.reconcile().await.unwrap();
+    assert!(again.mended.is_empty(), "{again:?}");
     host.well();
 }
 
@@ -121,4 +145,34 @@ async fn the_password_of_a_repository_is_not_in_the_database() {
     let view = running.outcome(queued).await;
     assert_eq!(view.phase, Phase::Live, "{}", view.reason);
     assert_not_stored(&host, "geheim");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_whose_first_release_is_refused_is_one_that_never_served() {
+    let (host, running) = started();
+    let refused = running.deploy("crash").await;
+    assert_eq!(refused.phase, Phase::Refused);
+    let app = running.app().await.unwrap();
+    assert_eq!((app.release, app.state.as_str()), (None, "never-served"));
+    // Nothing of it is there but its logs, which the refusal refers to.
+    assert_eq!(host.present(), 0);
+    let kept = |directory: &str| {
+        let entries = fs::read_dir(host.directory.path().join(directory)).unwrap();
+        entries.count()
+    };
+    assert_eq!(
+        (kept("releases"), kept("material"), kept("logs")),
+        (0, 0, 1)
+    );
+    running.destroy().await;
+    assert_eq!(kept("logs"), 0);
+    assert_eq!(running.app().await.unwrap_err().code, Code::NotFound);
+    // One that is only known by its variables was never refused.
+    set(&running, vec![]).await;
+    assert_eq!(running.app().await.unwrap().state, "empty");
+    let served = running.deploy("healthy").await;
+    running.until(served, Phase::Confirmed).await;
+    running.deploy("crash").await;
+    assert_eq!(running.app().await.unwrap().state, "live");
+    host.well();
 }

@@ -8,6 +8,7 @@ use crate::archive::{self, Links, Summary};
 use crate::port::BuildJob;
 use async_trait::async_trait;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use temps_ipc::Fault;
 use temps_ipc::types::AppName;
@@ -95,6 +96,19 @@ impl Workshop for Here {
 
     async fn forget(&self, app: &AppName) -> Result<(), Fault> {
         remove(self.home(app)).await
+    }
+
+    async fn kept(&self) -> Result<Vec<AppName>, Fault> {
+        let homes = self.0.homes.clone();
+        blocking(move |_| match fs::read_dir(homes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(system(&error)),
+            Ok(homes) => Ok(homes
+                .flatten()
+                .filter_map(|home| home.file_name().to_string_lossy().parse().ok())
+                .collect()),
+        })
+        .await
     }
 }
 

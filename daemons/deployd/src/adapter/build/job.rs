@@ -16,10 +16,12 @@
 mod build;
 mod fetch;
 pub(super) mod frame;
+pub(super) mod place;
 mod unpack;
 
 use super::{CACHES, space};
 use crate::archive::{Limits, Links};
+use place::Place;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -52,6 +54,8 @@ pub(super) struct FetchRequest {
     pub(super) url: String,
     pub(super) reference: Option<String>,
     pub(super) limit_seconds: u64,
+    /// The repository, if it is one of this machine.
+    pub(super) place: Option<Place>,
 }
 
 /// What was fetched, for people.

@@ -19,19 +19,22 @@
 pub mod end;
 pub mod launch;
 mod property;
+mod repository;
 pub mod unit;
 
 use super::job::frame;
 use super::job::{BuildRequest, Ended, FetchRequest, Fetched, UnpackRequest};
 use super::output::{Log, Outputs, say};
 use super::workshop::{Workshop, source};
-use super::{BuildSettings, blocking, command, prepare, remove, space, system};
+use super::{BuildSettings, CACHES, blocking, command, prepare, remove, space, system};
+use crate::adapter::collected::Turns;
 use crate::archive::pack::pack;
 use crate::archive::{Links, Summary};
 use crate::port::BuildJob;
 use async_trait::async_trait;
 use end::End;
 use launch::{Launcher, Streams};
+use repository::Repository;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
@@ -57,6 +60,8 @@ pub(super) struct Units {
     settings: BuildSettings,
     launcher: Arc<dyn Launcher>,
     swept: OnceCell<()>,
+    /// Whose turn it is with the directories of an app's builds.
+    turns: Turns,
 }
 
 /// How a unit ended, and what it printed last.
@@ -72,6 +77,7 @@ impl Units {
             settings,
             launcher,
             swept: OnceCell::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -266,11 +272,13 @@ impl Workshop for Units {
         job: &BuildJob,
         log: &mut dyn Log,
     ) -> Result<String, Fault> {
-        let unit = JobUnits(&self.settings, job).fetch(url)?;
+        // Held until it was fetched from.
+        let (unit, repository) = JobUnits(&self.settings, job).fetch(url)?;
         let request = FetchRequest {
             url: url.to_owned(),
             reference: reference.map(str::to_owned),
             limit_seconds: self.settings.git_limit.as_secs(),
+            place: repository.as_ref().map(Repository::place),
         };
         let talk = move |socket: &mut UnixStream| {
             frame::write(socket, &request)?;
@@ -291,6 +299,8 @@ impl Workshop for Units {
     }
 
     async fn build(&self, command: &str, job: &BuildJob, log: &mut dyn Log) -> Result<(), Fault> {
+        let turn = self.turns.of(Path::new(job.app.as_str()));
+        let _turn = turn.lock().await;
         let unit = JobUnits(&self.settings, job).build();
         let request = BuildRequest {
             command: command.to_owned(),
@@ -333,10 +343,17 @@ impl Workshop for Units {
     }
 
     async fn forget(&self, app: &AppName) -> Result<(), Fault> {
+        // An app of the same name may be building already.
+        let turn = self.turns.of(Path::new(app.as_str()));
+        let _turn = turn.lock().await;
         let null = File::open("/dev/null").map_err(|error| system(&error))?;
         let unit = unit::forget(&self.settings, app);
         let finished = self.run(unit, null.into(), &mut Quiet).await?;
         finished.end.judge(&finished.limits)
+    }
+
+    async fn kept(&self) -> Result<Vec<AppName>, Fault> {
+        blocking(|_| unit::kept(Path::new(CACHES)).map_err(|error| system(&error))).await
     }
 
     async fn recover(&self) -> Result<(), Fault> {

@@ -36,6 +36,9 @@ pub(super) trait Workshop: Send + Sync + Debug {
     /// Removes what is kept of the app from one build to the next.
     async fn forget(&self, app: &AppName) -> Result<(), Fault>;
 
+    /// The apps of which something is kept.
+    async fn kept(&self) -> Result<Vec<AppName>, Fault>;
+
     /// Ends what an earlier process left at work.
     async fn recover(&self) -> Result<(), Fault> {
         // What was a child of it ended with it.

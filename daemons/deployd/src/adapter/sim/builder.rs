@@ -5,7 +5,7 @@ use crate::logfile::Writer;
 use crate::port::{Artifact, BuildJob, Builder, Built, Material};
 use async_trait::async_trait;
 use temps_ipc::Fault;
-use temps_ipc::types::{LogStream, RuntimeKind};
+use temps_ipc::types::{AppName, LogStream, RuntimeKind};
 use tokio::time::sleep;
 
 /// Makes releases that behave as their source is called.
@@ -25,6 +25,7 @@ impl Builder for SimBuilder {
             let mut inner = self.0.inner();
             inner.answer(Part::Builder)?;
             inner.journal.push(Effect::Build(job.release.clone()));
+            inner.kept.insert(job.app.clone());
             let behaviour = match &job.material {
                 Material::Archive { label, .. } | Material::Static { label, .. } => {
                     Behaviour::parse(label)
@@ -51,6 +52,17 @@ impl Builder for SimBuilder {
             _ => {}
         }
         Ok(built(job))
+    }
+
+    async fn forget(&self, app: &AppName) -> Result<(), Fault> {
+        let mut inner = self.0.inner();
+        inner.answer(Part::Builder)?;
+        inner.kept.remove(app);
+        Ok(())
+    }
+
+    async fn kept(&self) -> Result<Vec<AppName>, Fault> {
+        Ok(self.0.kept())
     }
 }
 

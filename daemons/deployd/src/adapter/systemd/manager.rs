@@ -109,6 +109,8 @@ pub struct ListedUnit {
     pub name: String,
     /// `active`, `inactive`, `failed`, `activating`, `deactivating`.
     pub active: String,
+    /// Whether something is to be done with it: it is being stopped, or will be.
+    pub has_job: bool,
 }
 
 /// A row of `ListUnitsByPatterns`: name, description, load, active and sub state, following, path,
@@ -309,6 +311,7 @@ impl Manager {
             .map(|row| ListedUnit {
                 name: row.0,
                 active: row.3,
+                has_job: row.7 != 0,
             })
             .collect())
     }

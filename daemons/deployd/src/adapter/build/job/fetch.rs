@@ -29,6 +29,16 @@ impl Log for Printed {
 
 pub(super) fn run(mut socket: UnixStream) -> io::Result<()> {
     let request: FetchRequest = frame::read(&mut socket)?;
+    if let Some(place) = &request.place
+        && !place.is_there()
+    {
+        let what = format!(
+            "the git repository at {} is not the one that was there a moment ago",
+            place.shown()
+        );
+        let fault = Fault::invalid(what).hint("deploy again when nobody changes its place");
+        return frame::write(&mut socket, &Err::<Fetched, _>(fault));
+    }
     let directory = std::env::current_dir()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

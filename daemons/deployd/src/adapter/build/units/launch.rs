@@ -1,13 +1,14 @@
 //! Runs the units of builds: with the service manager, or in tests as children.
 
 use super::end::End;
-use super::property::properties;
+use super::property::{OWNER, ROOT, properties};
 use super::unit::{PATTERN, Unit};
 use crate::adapter::systemd::JobNetworks;
 use crate::adapter::systemd::manager::{JobResult, Manager, ManagerError};
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use temps_ipc::Fault;
@@ -20,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long stopping may take: what it wrote is removed meanwhile.
 const STOP: Duration = Duration::from_secs(90);
+
+/// What the manager says of a start that somebody gave up, by stopping the unit.
+const CANCELED: &str = "canceled";
 
 /// What a unit reads and writes.
 #[derive(Debug)]
@@ -62,6 +66,23 @@ impl SystemdLauncher {
     }
 }
 
+impl SystemdLauncher {
+    /// Whether temps-deployd itself is being stopped, or will be.
+    async fn owner_ends(&self) -> bool {
+        let found = self.manager.list(OWNER).await;
+        found.is_ok_and(|units| units.iter().any(|unit| unit.has_job))
+    }
+}
+
+/// Refuses where jobs would have no root: the manager says of that only a number.
+fn room_for_roots(root: &Path) -> Result<(), Fault> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    let what = format!("the root of jobs is missing: {}", root.display());
+    Err(Fault::unavailable(what).hint("`systemd-tmpfiles --create temps.conf` makes it again"))
+}
+
 /// Stops a unit whose end nobody waits for any more.
 struct StopOnDrop {
     manager: Arc<Manager>,
@@ -98,6 +119,7 @@ fn fault(error: &ManagerError) -> Fault {
 #[async_trait]
 impl Launcher for SystemdLauncher {
     async fn run(&self, unit: Unit, streams: Streams) -> Result<End, Fault> {
+        room_for_roots(Path::new(ROOT))?;
         let name = unit.name.clone();
         let limit = unit.limits.time + PATIENCE;
         let undescribed = |error| Fault::internal(format!("a job cannot be described: {error}"));
@@ -134,6 +156,21 @@ impl Launcher for SystemdLauncher {
             guard.unit = None;
             let result = why.clone();
             return Ok(End::Failure { result, status: 0 });
+        }
+        if result == JobResult::Other(CANCELED.to_owned()) {
+            if self.owner_ends().await {
+                // Jobs end before it. This is given up, and done again by the next one.
+                tokio::time::sleep(STOP).await;
+            }
+            // What it wrote is being removed.
+            stop(&self.manager, &name)
+                .await
+                .map_err(|error| fault(&error))?;
+            guard.unit = None;
+            return Ok(End::Failure {
+                result: CANCELED.to_owned(),
+                status: 0,
+            });
         }
         let found = self.manager.properties(&name).await;
         let end = match found.map_err(|error| fault(&error))? {
@@ -180,5 +217,18 @@ impl Launcher for SystemdLauncher {
                 .map_err(|error| fault(&error))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_removed_the_root_of_jobs_is_told_what_makes_it_again() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(room_for_roots(dir.path()).is_ok());
+        let fault = room_for_roots(&dir.path().join("job-root")).unwrap_err();
+        assert!(fault.hint.contains("systemd-tmpfiles"), "{fault}");
     }
 }

@@ -16,14 +16,14 @@ use zbus::{Fd, Variant};
 
 /// The directory that is the root of every job (tmpfiles.d makes it). It stays empty but for the
 /// directories that the manager needs to mount on.
-const ROOT: &str = "/run/temps/job-root";
+pub(super) const ROOT: &str = "/run/temps/job-root";
 
 /// Where a job works, as it sees it: where the app will see its files, since builds write down where
 /// they were made.
 const WORK: &str = "/srv/app";
 
 /// Who takes its jobs along when it ends, however it ends.
-const OWNER: &str = "temps-deployd.service";
+pub(super) const OWNER: &str = "temps-deployd.service";
 
 /// The system's programs. What is not there is left out.
 const PROGRAMS: [&str; 6] = ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"];

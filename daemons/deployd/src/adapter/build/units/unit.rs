@@ -1,12 +1,13 @@
 //! What the units of a build are: their names, users, directories and limits.
 
+use super::repository::Repository;
 use crate::adapter::build::BuildSettings;
 use crate::adapter::build::git::{local_path, refuse_ssh};
 use crate::adapter::build::job::UnpackRequest;
 use crate::port::BuildJob;
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use temps_ipc::Fault;
@@ -29,11 +30,15 @@ const UNPACK_TIME: Duration = Duration::from_secs(15 * 60);
 /// by the next build.
 const HOME_KIB: u32 = 2 << 20;
 
-/// Empties directories, whatever a build made of their modes. The first argument are KiB that may stay;
-/// then come the directories, which may be somebody else's. `find` follows no link and has no limit of
-/// depth.
+/// Empties directories, whatever a build made of their modes. The first argument are KiB that may stay,
+/// all of them counted: what cannot be read is made readable first, and where something cannot be counted
+/// all the same, nothing stays. Then come the directories, which may be somebody else's. `find` follows
+/// no link and has no limit of depth. (No `${`: the service manager would replace it.)
 const EMPTY: &str = "keep=$1; shift; for d; do \
-     [ \"$keep\" -gt 0 ] && [ \"$(du -sk \"$d\" | cut -f1)\" -le \"$keep\" ] && continue; \
+     if [ \"$keep\" -gt 0 ]; then \
+     find \"$d\" -mindepth 1 -maxdepth 1 ! -type l -exec chmod -R u+rX {} +; \
+     used=$(du -sk \"$d\" 2>/dev/null) && [ \"$(echo \"$used\" | cut -f1)\" -le \"$keep\" ] && continue; \
+     fi; \
      find \"$d\" -mindepth 1 -maxdepth 1 ! -type l -exec chmod -R u+rwX {} +; \
      find \"$d\" -mindepth 1 -delete; done";
 
@@ -131,12 +136,13 @@ impl JobUnits<'_> {
         }
     }
 
-    /// Fetches from git.
-    pub(super) fn fetch(&self, url: &str) -> Result<Unit, Fault> {
+    /// Fetches from git, from a repository of this machine if the URL names one.
+    pub(super) fn fetch(&self, url: &str) -> Result<(Unit, Option<Repository>), Fault> {
         let Self(settings, job) = self;
         refuse_ssh(url)?;
-        let readable = local_path(url).map(|path| readable(&path)).transpose()?;
-        Ok(Unit {
+        let repository = local_path(url).map(|path| Repository::open(&path));
+        let repository = repository.transpose()?;
+        let unit = Unit {
             name: format!("temps-job-fetch-{}.service", job.release),
             description: format!("Temps: fetches release {} of {}", job.release, job.app),
             what: "fetch",
@@ -150,14 +156,17 @@ impl JobUnits<'_> {
             },
             network: true,
             generates_code: false,
-            readable,
+            readable: repository
+                .as_ref()
+                .map(|repository| repository.path().to_owned()),
             limits: Limits {
                 what: "fetching",
                 // It says itself that its time is over.
                 time: settings.git_limit + Duration::from_secs(60),
                 ..limits(settings)
             },
-        })
+        };
+        Ok((unit, repository))
     }
 
     /// Runs the source's build command.
@@ -204,14 +213,43 @@ pub(super) fn forget(settings: &BuildSettings, app: &AppName) -> Unit {
     }
 }
 
+/// What stays of a build or passes, below the directory of its app.
+const WORK: &str = "work";
+const TEMPORARY: &str = "tmp";
+const HOME: &str = "home";
+
 /// As whom the builds of an app run. Their user is always the same, so that the home stays theirs.
 fn builder(app: &AppName) -> Identity {
     Identity::Stranger {
         user: user("temps-b-", app),
-        work: format!("{CACHE}/{app}/work"),
-        temporary: format!("{CACHE}/{app}/tmp"),
-        home: Some(format!("{CACHE}/{app}/home")),
+        work: format!("{CACHE}/{app}/{WORK}"),
+        temporary: format!("{CACHE}/{app}/{TEMPORARY}"),
+        home: Some(format!("{CACHE}/{app}/{HOME}")),
     }
+}
+
+/// The apps of which builds keep something, below the directory of all caches.
+pub(super) fn kept(caches: &Path) -> io::Result<Vec<AppName>> {
+    let apps = match fs::read_dir(caches.join("private").join(CACHE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        apps => apps?,
+    };
+    let mut kept = Vec::new();
+    for app in apps {
+        let app = app?;
+        let Ok(name) = app.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        // One that cannot be looked into may hold anything.
+        let holds = |directory: &str| match fs::read_dir(app.path().join(directory)) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        if [WORK, TEMPORARY, HOME].into_iter().any(holds) {
+            kept.push(name);
+        }
+    }
+    Ok(kept)
 }
 
 fn limits(settings: &BuildSettings) -> Limits {
@@ -247,33 +285,10 @@ pub(super) fn emptying_home(home: &str) -> Vec<String> {
     emptying(HOME_KIB, &[home.to_owned()])
 }
 
-/// The repository at a path of this machine, if everybody may read it: who fetches is nobody, and sees
-/// nothing else of its neighbourhood.
-fn readable(path: &Path) -> Result<PathBuf, Fault> {
-    let refuse = |what: String| {
-        Err(Fault::invalid(what)
-            .hint("put the repository where everybody may read it, such as below /srv"))
-    };
-    let Ok(path) = path.canonicalize() else {
-        return refuse(format!("there is no git repository at {}", path.display()));
-    };
-    for ancestor in path.ancestors() {
-        let wanted = if ancestor == path { 0o005 } else { 0o001 };
-        let mode = fs::metadata(ancestor).map(|found| found.permissions().mode());
-        if !mode.is_ok_and(|mode| mode & wanted == wanted) {
-            return refuse(format!(
-                "the git repository at {} cannot be read by others, because of {}",
-                path.display(),
-                ancestor.display()
-            ));
-        }
-    }
-    Ok(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn users_differ_by_app_and_work_and_are_short() {
@@ -284,20 +299,53 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_that_is_not_for_everybody_is_not_shown_to_a_stranger() {
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let repository = dir.path().join("repository");
-        fs::create_dir(&repository).unwrap();
-        fs::set_permissions(&repository, fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(
-            readable(&repository).unwrap(),
-            repository.canonicalize().unwrap()
-        );
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let fault = readable(&repository).unwrap_err();
-        assert!(fault.what.contains("because of"), "{fault:?}");
-        assert!(readable(Path::new("/nowhere")).is_err());
+    fn what_builds_keep_is_told_by_app_until_it_is_empty() {
+        let caches = tempfile::tempdir().unwrap();
+        assert!(kept(caches.path()).unwrap().is_empty());
+        let of = |path: &str| caches.path().join("private/temps-builds").join(path);
+        for path in [
+            "shop/home/.npm",
+            "shop/work",
+            "empty/home",
+            "empty/tmp",
+            "No App/home/x",
+        ] {
+            fs::create_dir_all(of(path)).unwrap();
+        }
+        let shop: AppName = "shop".parse().unwrap();
+        assert_eq!(kept(caches.path()).unwrap(), [shop]);
+        fs::remove_dir(of("shop/home/.npm")).unwrap();
+        assert!(kept(caches.path()).unwrap().is_empty());
+    }
+
+    /// How many entries are left.
+    fn run(keep: u32, directory: &Path) -> usize {
+        let mut command = emptying(keep, &[directory.display().to_string()]);
+        if nix::unistd::geteuid().is_root() {
+            // As a build does it: its owner's rights are all it has.
+            let without = ["setpriv", "--bounding-set=-all"].map(str::to_owned);
+            command.splice(..0, without);
+        }
+        let done = std::process::Command::new(&command[0])
+            .args(&command[1..])
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+        assert!(done.stderr.is_empty(), "{done:?}");
+        fs::read_dir(directory).unwrap().count()
+    }
+
+    #[test]
+    fn what_a_build_hides_in_its_home_counts_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let hidden = dir.path().join("hidden");
+        fs::create_dir(&hidden).unwrap();
+        fs::write(hidden.join("file"), vec![0; 1_000_000]).unwrap();
+        let hide = || fs::set_permissions(&hidden, fs::Permissions::from_mode(0o000)).unwrap();
+        hide();
+        assert_eq!(run(10_000, dir.path()), 1, "small enough");
+        hide();
+        assert_eq!(run(100, dir.path()), 0);
     }
 
     #[test]
@@ -308,15 +356,7 @@ mod tests {
         fs::write(deep.join("file"), vec![0; 100_000]).unwrap();
         std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
         fs::set_permissions(&deep, fs::Permissions::from_mode(0o500)).unwrap();
-        let run = |keep| {
-            let command = emptying(keep, &[dir.path().display().to_string()]);
-            let status = std::process::Command::new(&command[0])
-                .args(&command[1..])
-                .status();
-            assert!(status.unwrap().success());
-            fs::read_dir(dir.path()).unwrap().count()
-        };
-        assert_eq!(run(10_000), 2);
-        assert_eq!(run(0), 0);
+        assert_eq!(run(10_000, dir.path()), 2);
+        assert_eq!(run(0, dir.path()), 0);
     }
 }
