@@ -211,6 +211,11 @@ impl World {
         }
     }
 
+    /// Somebody else stops an instance, and nothing is left of it.
+    pub fn stop_from_outside(&self, id: &InstanceId) {
+        self.inner().instances.remove(id);
+    }
+
     /// A running instance ends well, as one that requests start does when it is idle.
     pub fn rest(&self, id: &InstanceId) {
         if let Some(instance) = self.inner().instances.get_mut(id) {

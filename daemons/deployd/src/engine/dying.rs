@@ -95,7 +95,11 @@ fn describe(row: &Restarted, found: &Found, next: Option<Timestamp>) -> Check {
             format!("how it is now is unknown: {why}"),
         ),
     };
-    let hint = format!("see what it says before it ends: temps logs {name}");
+    let now = match (found, next) {
+        (Found::Bad(_), Some(_)) => "; `temps reconcile` starts it now",
+        _ => "",
+    };
+    let hint = format!("see what it says before it ends: temps logs {name}{now}");
     check(name, level, &format!("{head}; {then}"), &hint)
 }
 
@@ -103,12 +107,13 @@ fn describe(row: &Restarted, found: &Found, next: Option<Timestamp>) -> Check {
 /// replacement was refused, then those with most.
 fn restarted(db: &Connection, since: Timestamp) -> Result<Vec<Restarted>, RowError> {
     // With max(), the other columns are those of the latest row (SQLite, "bare columns").
-    let mut statement = db.prepare_cached(
-        "SELECT app.id, phase, reason, count(*) AS restarts, max(ended_at)
+    let counts = deployment::COUNTS;
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT app.id, phase, reason, count(*) FILTER (WHERE {counts}) AS restarts, max(ended_at)
          FROM deployment JOIN app ON app.id = deployment.app AND app.release = deployment.release
          WHERE kind = 'restart' AND ended_at > ?1 AND app.destroying = 0
-         GROUP BY app.id ORDER BY phase = 'refused' DESC, restarts DESC, app.name",
-    )?;
+         GROUP BY app.id ORDER BY phase = 'refused' DESC, restarts DESC, app.name"
+    ))?;
     let rows = statement.query_map([since.0], |row| {
         Ok((
             row.get::<_, String>(0)?,

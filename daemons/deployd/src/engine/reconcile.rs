@@ -2,6 +2,7 @@
 //! an hour, and when somebody asks.
 
 use super::Engine;
+use super::resume::ended_from_outside;
 use crate::event;
 use crate::port::InstanceState;
 use crate::store::app::App;
@@ -80,6 +81,7 @@ impl Deployment {
             revision: 1,
             created_at: Timestamp::now(),
             ended_at: None,
+            from_outside: false,
         }
     }
 }
@@ -275,6 +277,7 @@ impl Engine {
         }
         let serving = self.instances(app, State::Serving).await?;
         let mut down = serving.is_empty();
+        let mut from_outside = !down;
         for instance in &serving {
             if instance.address.is_none() {
                 continue;
@@ -288,7 +291,10 @@ impl Engine {
             };
             match runtime.state(&instance.id).await {
                 Ok(InstanceState::Running | InstanceState::Resting { .. }) => {}
-                Ok(InstanceState::Exited { .. } | InstanceState::Absent) => down = true,
+                Ok(state @ (InstanceState::Exited { .. } | InstanceState::Absent)) => {
+                    down = true;
+                    from_outside &= ended_from_outside(instance, &state);
+                }
                 Err(error) => {
                     done.fail(format!(
                         "{}: cannot tell whether its instance runs: {}",
@@ -303,7 +309,8 @@ impl Engine {
             return Ok(None);
         }
         let mut watched = open.into_iter().next();
-        let restart = Deployment::restart_of(app, &release);
+        let mut restart = Deployment::restart_of(app, &release);
+        restart.from_outside = from_outside;
         let queued = restart.clone();
         self.store
             .write(move |tx| {

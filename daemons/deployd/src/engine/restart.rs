@@ -11,11 +11,12 @@
 //!
 //! The first replacement begins at once. Then a pause follows each, refused or not, doubled every
 //! time; what is older than a quarter of an hour does not count, nor does what befell another
-//! release. deployd stays awake over a pause, and if it ends all the same, the proxy's next alarm
+//! release, nor the replacement of one that was stopped from outside. deployd stays awake over a pause, and if it ends all the same, the proxy's next alarm
 //! begins another.
 
 use super::Engine;
 use super::news::News;
+use super::resume::ended_from_outside;
 use crate::event;
 use crate::port::InstanceState;
 use crate::store::app::App;
@@ -77,7 +78,9 @@ pub(super) enum Found {
 impl Engine {
     /// Replaces an instance that is unhealthy outside a watch window: now, or after the pause.
     pub(super) async fn restart(&self, instance: &Instance, why: &str) -> Result<(), StoreError> {
-        match self.queue_restart(&instance.app, true).await? {
+        let from_outside = self.was_stopped(instance).await;
+        let queued = self.queue_restart(&instance.app, true, from_outside);
+        match queued.await? {
             Queued::Now(app) => self.restarting(&app, Some(instance), why),
             Queued::Later(pause) => self.restart_later(&instance.app, pause),
             Queued::Never => {}
@@ -88,7 +91,7 @@ impl Engine {
     /// A replacement was refused, and what it should replace is as bad as before: another one after
     /// the pause.
     pub(super) async fn restart_again(&self, app: &App) {
-        match self.queue_restart(&app.id, true).await {
+        match self.queue_restart(&app.id, true, false).await {
             Ok(Queued::Now(app)) => self.restarting(&app, None, ""),
             Ok(Queued::Later(pause)) => self.restart_later(&app.id, pause),
             Ok(Queued::Never) => {}
@@ -128,7 +131,20 @@ impl Engine {
         Ok(())
     }
 
-    async fn queue_restart(&self, app: &AppId, pause: bool) -> Result<Queued, StoreError> {
+    /// Whether the instance was ended from outside, as far as its runtime knows.
+    async fn was_stopped(&self, instance: &Instance) -> bool {
+        let state = self.state_of(instance).await;
+        state.is_some_and(|state| ended_from_outside(instance, &state))
+    }
+
+    /// Queues a replacement; not before the end of the pause, if there is to be a `pause`. `from_outside`:
+    /// what is replaced did not die.
+    async fn queue_restart(
+        &self,
+        app: &AppId,
+        pause: bool,
+        from_outside: bool,
+    ) -> Result<Queued, StoreError> {
         let id = app.clone();
         let now = Timestamp::now();
         self.store
@@ -149,7 +165,9 @@ impl Engine {
                     }
                     _ => {}
                 }
-                deployment::insert(tx, &Deployment::restart_of(&app, &release))?;
+                let mut restart = Deployment::restart_of(&app, &release);
+                restart.from_outside = from_outside;
+                deployment::insert(tx, &restart)?;
                 Ok(Queued::Now(app))
             })
             .await
@@ -243,7 +261,11 @@ impl Engine {
         let Found::Bad(why) = self.look(&serving).await? else {
             return Ok(());
         };
-        if let Queued::Now(app) = self.queue_restart(app, false).await? {
+        let from_outside = match serving.first() {
+            Some(instance) => self.was_stopped(instance).await,
+            None => false,
+        };
+        if let Queued::Now(app) = self.queue_restart(app, false, from_outside).await? {
             self.restarting(&app, serving.first(), &why);
         }
         Ok(())

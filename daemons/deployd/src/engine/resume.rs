@@ -55,10 +55,19 @@ impl Engine {
             return Ok(false);
         };
         Ok(match runtime.state(&instance.id).await {
-            Ok(InstanceState::Absent) => true,
-            Ok(InstanceState::Exited { .. }) => is_older_than_boot(&instance),
-            Ok(InstanceState::Running | InstanceState::Resting { .. }) | Err(_) => false,
+            Ok(state) => ended_from_outside(&instance, &state),
+            Err(_) => false,
         })
+    }
+}
+
+/// Whether an instance in this state was ended from outside: by an operator, a reboot, a removal of the
+/// package.
+pub(super) fn ended_from_outside(instance: &Instance, state: &InstanceState) -> bool {
+    match state {
+        InstanceState::Absent => true,
+        InstanceState::Exited { .. } => is_older_than_boot(instance),
+        InstanceState::Running | InstanceState::Resting { .. } => false,
     }
 }
 

@@ -62,10 +62,13 @@ pub struct Deployment {
     pub created_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// Of a restart: what it replaces was stopped from outside (by an operator, a reboot, a removal of
+    /// the package) and did not die.
+    pub from_outside: bool,
 }
 
 const COLUMNS: &str = "id, app, release, kind, phase, previous, fallback, reason, last_lines, \
-     watch_ms, drain_until, watch_until, revision, created_at, ended_at";
+     watch_ms, drain_until, watch_until, revision, created_at, ended_at, from_outside";
 
 /// In SQL: not ended. A deployment in its watch window is open.
 const OPEN: &str = "phase NOT IN ('confirmed', 'refused', 'rolled-back')";
@@ -101,13 +104,14 @@ fn read(row: &Row<'_>) -> Result<Deployment, RowError> {
         revision: row.get::<_, i64>(12)?.unsigned_abs(),
         created_at: Timestamp(row.get(13)?),
         ended_at: row.get::<_, Option<i64>>(14)?.map(Timestamp),
+        from_outside: row.get(15)?,
     })
 }
 
 /// Queues a deployment.
 pub fn insert(tx: &Transaction<'_>, deployment: &Deployment) -> Result<(), RowError> {
     tx.execute(
-        &format!("INSERT INTO deployment({COLUMNS}) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"),
+        &format!("INSERT INTO deployment({COLUMNS}) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"),
         params![
             deployment.id.as_str(),
             deployment.app.as_str(),
@@ -124,6 +128,7 @@ pub fn insert(tx: &Transaction<'_>, deployment: &Deployment) -> Result<(), RowEr
             deployment.revision as i64,
             deployment.created_at.0,
             deployment.ended_at.map(|at| at.0),
+            deployment.from_outside,
         ],
     )?;
     Ok(())
@@ -234,17 +239,22 @@ pub fn count_open(db: &Connection) -> Result<(u32, u32), RowError> {
     Ok((count("phase <> 'live'")?, count("phase = 'live'")?))
 }
 
-/// Restarts of the app's present release that ended after `since`, latest first: when each ended.
+/// In SQL: a restart that says something against the release. One that was refused does, whatever made
+/// it necessary.
+pub const COUNTS: &str = "(from_outside = 0 OR phase = 'refused')";
+
+/// Restarts of the app's present release that count and ended after `since`, latest first: when each
+/// ended.
 pub fn restarts_since(
     db: &Connection,
     app: &AppId,
     since: Timestamp,
 ) -> Result<Vec<Timestamp>, RowError> {
-    let mut statement = db.prepare_cached(
+    let mut statement = db.prepare_cached(&format!(
         "SELECT ended_at FROM deployment
          WHERE app = ?1 AND release = (SELECT release FROM app WHERE id = ?1)
-           AND kind = 'restart' AND ended_at > ?2 ORDER BY ended_at DESC LIMIT 32",
-    )?;
+           AND kind = 'restart' AND {COUNTS} AND ended_at > ?2 ORDER BY ended_at DESC LIMIT 32"
+    ))?;
     let rows = statement.query_map(params![app.as_str(), since.0], |row| row.get(0))?;
     rows.map(|row| Ok(Timestamp(row?))).collect()
 }

@@ -4,13 +4,13 @@ use rusqlite::Connection;
 use std::time::Duration;
 
 /// The schema that this version writes.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// How long a write waits for a reader of another process (a backup).
 const BUSY: Duration = Duration::from_secs(5);
 
 /// One step per version, the first from an empty file.
-const MIGRATIONS: [&str; VERSION as usize] = [FIRST, ACTIVATION];
+const MIGRATIONS: [&str; VERSION as usize] = [FIRST, ACTIVATION, FROM_OUTSIDE];
 
 const FIRST: &str = "
     CREATE TABLE meta(
@@ -113,6 +113,11 @@ const FIRST: &str = "
 const ACTIVATION: &str = "
     ALTER TABLE app ADD COLUMN socket_activated INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE release ADD COLUMN socket_activated INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Restarts of what was stopped from outside.
+const FROM_OUTSIDE: &str = "
+    ALTER TABLE deployment ADD COLUMN from_outside INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Sets how the connection works.

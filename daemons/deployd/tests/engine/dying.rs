@@ -276,3 +276,51 @@ async fn one_that_answers_again_is_not_replaced_after_a_refused_deployment() {
     assert_eq!(host.instance_of(&release), well);
     assert_eq!(running.app().await.unwrap().restarts, 0);
 }
+
+/// As by `systemctl stop` of its unit, with a reconciliation or the proxy's alarm as the next.
+#[tokio::test(start_paused = true)]
+async fn what_is_stopped_from_outside_is_not_held_against_the_app() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    for is_reported in [true, false, true, false, true] {
+        let stopped = host.instance_of(&release);
+        host.world.stop_from_outside(&stopped);
+        if is_reported {
+            let why = "nothing accepts connections there";
+            let alarm = running.engine.target_unhealthy(&stopped, why);
+            alarm.await.unwrap();
+        } else {
+            running.engine.reconcile().await.unwrap();
+        }
+        let app = running.app().await.unwrap();
+        assert_eq!((app.restarts, app.restart_at), (0, None), "no pause");
+        replaced(&host, &running, &release, &stopped).await;
+    }
+    assert_eq!(running.app().await.unwrap().restarts, 0);
+    assert_eq!(told(&running).await, None);
+    // What dies by itself still counts.
+    dies(&host, &running, &release, 1).await;
+    assert_eq!(running.app().await.unwrap().restarts, 1);
+    host.well();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_that_is_refused_counts_whatever_made_it_necessary() {
+    let (host, running) = started();
+    let release = confirmed(&running).await;
+    host.world.behave(&release, Behaviour::Crash);
+    let stopped = host.instance_of(&release);
+    host.world.stop_from_outside(&stopped);
+    let why = "nothing accepts connections there";
+    running
+        .engine
+        .target_unhealthy(&stopped, why)
+        .await
+        .unwrap();
+    while running.app().await.unwrap().restart_at.is_none() {
+        sleep(STEP).await;
+    }
+    assert_eq!(running.app().await.unwrap().restarts, 1);
+    let check = told(&running).await.expect("it cannot be replaced");
+    assert!(check.hint.contains("temps reconcile"), "{check:?}");
+}
