@@ -15,6 +15,7 @@ mod app;
 mod board;
 mod job;
 mod manager;
+mod shown;
 
 use crate::engine::Engine;
 use async_trait::async_trait;

@@ -1,7 +1,7 @@
 //! `sh.temps.Deploy1.App`: one app as it is now. Its object goes with it.
 
+use super::shown::Shown;
 use super::{ROOT, job};
-use std::sync::{Mutex, PoisonError};
 use temps_ipc::id::DeploymentId;
 use temps_ipc::types::{AppName, AppView, RuntimeKind, Timestamp};
 use temps_unit::bus::path_element;
@@ -20,7 +20,7 @@ pub(super) struct Shape {
 
 /// The object.
 pub(super) struct App {
-    shape: Mutex<Shape>,
+    shape: Shown<Shape>,
 }
 
 /// The path of an app's object.
@@ -43,16 +43,12 @@ pub(super) fn object(path: String) -> OwnedObjectPath {
 impl App {
     pub(super) fn new(shape: Shape) -> Self {
         Self {
-            shape: Mutex::new(shape),
+            shape: Shown::new(shape),
         }
     }
 
     pub(super) fn set(&self, shape: Shape) {
-        *self.shape.lock().unwrap_or_else(PoisonError::into_inner) = shape;
-    }
-
-    fn get<T>(&self, part: impl FnOnce(&Shape) -> T) -> T {
-        part(&self.shape.lock().unwrap_or_else(PoisonError::into_inner))
+        self.shape.set(shape);
     }
 }
 
@@ -60,27 +56,27 @@ impl App {
 impl App {
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> String {
-        self.get(|shape| shape.view.name.to_string())
+        self.shape.get(|shape| shape.view.name.to_string())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn created_at(&self) -> u64 {
-        self.get(|shape| micros(shape.view.created_at))
+        self.shape.get(|shape| micros(shape.view.created_at))
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn url(&self) -> String {
-        self.get(|shape| shape.view.url.clone())
+        self.shape.get(|shape| shape.view.url.clone())
     }
 
     #[zbus(property)]
     fn state(&self) -> String {
-        self.get(|shape| shape.view.state.clone())
+        self.shape.get(|shape| shape.view.state.clone())
     }
 
     #[zbus(property)]
     fn runtime(&self) -> String {
-        self.get(|shape| {
+        self.shape.get(|shape| {
             shape
                 .view
                 .runtime
@@ -90,7 +86,7 @@ impl App {
 
     #[zbus(property)]
     fn release(&self) -> String {
-        self.get(|shape| {
+        self.shape.get(|shape| {
             let release = shape.view.release.as_ref();
             release.map_or_else(String::new, ToString::to_string)
         })
@@ -98,12 +94,13 @@ impl App {
 
     #[zbus(property)]
     fn hosts(&self) -> Vec<String> {
-        self.get(|shape| shape.view.hosts.iter().map(ToString::to_string).collect())
+        self.shape
+            .get(|shape| shape.view.hosts.iter().map(ToString::to_string).collect())
     }
 
     #[zbus(property)]
     fn instances(&self) -> Vec<(String, String, String, u64)> {
-        self.get(|shape| {
+        self.shape.get(|shape| {
             let instances = shape.view.instances.iter();
             instances
                 .map(|instance| {
@@ -120,7 +117,7 @@ impl App {
 
     #[zbus(property)]
     fn job(&self) -> OwnedObjectPath {
-        self.get(|shape| match &shape.job {
+        self.shape.get(|shape| match &shape.job {
             Some(id) => object(job::path(id.as_str())),
             None => object(NOTHING.to_owned()),
         })
@@ -128,11 +125,12 @@ impl App {
 
     #[zbus(property)]
     fn restarts(&self) -> u32 {
-        self.get(|shape| shape.view.restarts)
+        self.shape.get(|shape| shape.view.restarts)
     }
 
     #[zbus(property)]
     fn restart_at(&self) -> u64 {
-        self.get(|shape| shape.view.restart_at.map_or(0, micros))
+        self.shape
+            .get(|shape| shape.view.restart_at.map_or(0, micros))
     }
 }

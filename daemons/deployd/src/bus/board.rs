@@ -12,9 +12,9 @@ use super::ROOT;
 use super::app::{self, App};
 use super::job::{self, End, Job};
 use super::manager::{self, Counts, Manager};
-use crate::engine::Engine;
 use crate::engine::news::News;
 use crate::engine::view::Record;
+use crate::engine::{Engine, cancel};
 use futures::stream::{self, StreamExt as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -294,7 +294,8 @@ impl Board {
                 Some(before) if before == shape => {}
                 Some(_) => update::<Job>(connection, &path, &[], |job| job.set(shape)).await?,
                 None => {
-                    server.at(path, Job::new(shape)).await?;
+                    let job = Job::new(shape, self.engine.clone(), self.idle.clone());
+                    server.at(path, job).await?;
                 }
             }
         }
@@ -387,7 +388,7 @@ impl Board {
     /// Leaves nothing in a deployment's reason that a build printed: every local user hears it. Of
     /// what comes after the build the reasons are in our own words.
     async fn make_public(&self, deployment: &mut DeploymentView) {
-        if deployment.reason.is_empty() {
+        if deployment.reason.is_empty() || cancel::is_reason(&deployment.reason) {
             return;
         }
         // Whose release is gone was refused long ago.

@@ -3,10 +3,19 @@
 
 use super::ROOT;
 use super::app::micros;
-use std::sync::{Mutex, PoisonError};
+use super::manager::{app_name, release_id};
+use super::shown::Shown;
+use crate::engine::Engine;
 use temps_ipc::Fault;
 use temps_ipc::types::{DeploymentView, Phase, Timestamp};
-use zbus::interface;
+use temps_unit::bus::authority::{Caller, authorise};
+use temps_unit::bus::failure::Failure;
+use temps_unit::idle::Idle;
+use zbus::message::Header;
+use zbus::{Connection, interface};
+
+/// The kind of a job that is a deployment.
+const DEPLOYMENT: &str = "deployment";
 
 /// What is shown of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +74,7 @@ impl End {
 impl From<&DeploymentView> for Shape {
     fn from(deployment: &DeploymentView) -> Self {
         Self {
-            kind: "deployment",
+            kind: DEPLOYMENT,
             app: deployment.app.to_string(),
             release: deployment.release.to_string(),
             progress: deployment.phase.name(),
@@ -76,7 +85,9 @@ impl From<&DeploymentView> for Shape {
 
 /// The object.
 pub(super) struct Job {
-    shape: Mutex<Shape>,
+    shape: Shown<Shape>,
+    engine: Engine,
+    idle: Idle,
 }
 
 /// The path of a job's object; an id consists of letters, digits and `_`.
@@ -85,46 +96,67 @@ pub(super) fn path(id: &str) -> String {
 }
 
 impl Job {
-    pub(super) fn new(shape: Shape) -> Self {
+    pub(super) fn new(shape: Shape, engine: Engine, idle: Idle) -> Self {
+        let shape = Shown::new(shape);
         Self {
-            shape: Mutex::new(shape),
+            shape,
+            engine,
+            idle,
         }
     }
 
     pub(super) fn set(&self, shape: Shape) {
-        *self.shape.lock().unwrap_or_else(PoisonError::into_inner) = shape;
-    }
-
-    fn get<T>(&self, part: impl FnOnce(&Shape) -> T) -> T {
-        part(&self.shape.lock().unwrap_or_else(PoisonError::into_inner))
+        self.shape.set(shape);
     }
 }
 
 #[interface(name = "sh.temps.Deploy1.Job", introspection_docs = false)]
 impl Job {
+    async fn cancel(
+        &self,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(), Failure> {
+        let _busy = self.idle.busy();
+        let Shape {
+            kind, app, release, ..
+        } = self.shape.get(Shape::clone);
+        let details = [("app", app.as_str()), ("release", release.as_str())];
+        let caller = authorise(connection, &header, "sh.temps.deploy.cancel", &details).await?;
+        if kind != DEPLOYMENT {
+            return Err(Fault::invalid(format!("a {kind} cannot be cancelled")).into());
+        }
+        let (name, release) = (app_name(&app)?, release_id(&release)?);
+        let engine = self.engine.clone();
+        let Caller { uid, actor } = caller;
+        let cancel = async move { engine.cancel(name, release, actor, uid).await };
+        self.engine.carry_out(cancel).await?;
+        Ok(())
+    }
+
     #[zbus(property(emits_changed_signal = "const"))]
     fn kind(&self) -> &'static str {
-        self.get(|shape| shape.kind)
+        self.shape.get(|shape| shape.kind)
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn app(&self) -> String {
-        self.get(|shape| shape.app.clone())
+        self.shape.get(|shape| shape.app.clone())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn release(&self) -> String {
-        self.get(|shape| shape.release.clone())
+        self.shape.get(|shape| shape.release.clone())
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
     fn created_at(&self) -> u64 {
-        self.get(|shape| micros(shape.created_at))
+        self.shape.get(|shape| micros(shape.created_at))
     }
 
     #[zbus(property)]
     fn state(&self) -> &'static str {
-        self.get(|shape| {
+        self.shape.get(|shape| {
             if shape.progress == Phase::Queued.name() {
                 "waiting"
             } else {
@@ -135,6 +167,6 @@ impl Job {
 
     #[zbus(property)]
     fn progress(&self) -> &'static str {
-        self.get(|shape| shape.progress)
+        self.shape.get(|shape| shape.progress)
     }
 }

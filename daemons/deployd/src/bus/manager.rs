@@ -61,29 +61,28 @@ impl Manager {
         let id = self.board.open(kind, app)?;
         // Its object is there before it can end.
         let path = self.job(connection, &id).await;
-        let (board, busy) = (Arc::clone(&self.board), self.board.idle().busy());
-        tokio::spawn(async move {
-            let ended = tokio::spawn(work)
-                .await
-                .unwrap_or_else(|_| Err(Fault::internal("it ended by a defect; see the journal")));
-            let end = match ended {
+        let work = self.engine().carry_out(work);
+        let board = Arc::clone(&self.board);
+        // Whoever called waits for none of it.
+        drop(self.engine().carry_out(async move {
+            let end = match work.await {
                 Ok(reason) => End::done(reason),
                 Err(fault) => End::failed(&fault),
             };
             board.close(&id, end);
-            drop(busy);
-        });
+            Ok(())
+        }));
         path
     }
 }
 
-fn app_name(text: &str) -> Result<AppName, Fault> {
+pub(super) fn app_name(text: &str) -> Result<AppName, Fault> {
     text.parse()
         .map_err(|error: temps_ipc::types::app::BadAppName| Fault::invalid(error.to_string()))
 }
 
 /// A release by its id; empty text is none.
-fn release_id(text: &str) -> Result<Option<ReleaseId>, Fault> {
+pub(super) fn release_id(text: &str) -> Result<Option<ReleaseId>, Fault> {
     if text.is_empty() {
         return Ok(None);
     }

@@ -19,6 +19,9 @@ use temps_ipc::id::ReleaseId;
 use temps_ipc::types::{Actor, AppName, DeploymentView, Phase, ReleaseStatus};
 use temps_ipc::{Code, Fault};
 
+/// How the reason of a cancelled deployment begins; no other does.
+const CANCELLED_BY: &str = "cancelled by ";
+
 impl Engine {
     /// Cancels the deployment of `wanted`, or the only one that does not serve yet. Answers when that
     /// is written: what was started is still to be removed then, unless the deployment has ended.
@@ -67,6 +70,11 @@ impl Engine {
     }
 }
 
+/// Whether a deployment that was refused for this reason was cancelled.
+pub fn is_reason(reason: &str) -> bool {
+    reason.starts_with(CANCELLED_BY)
+}
+
 /// Writes that the deployment is cancelled; whether it was not before.
 fn cancel(
     tx: &Transaction<'_>,
@@ -88,7 +96,7 @@ fn cancel(
         Phase::Queued => Phase::Refused,
         _ => Phase::Refusing,
     };
-    deployment.reason = format!("cancelled by {}", actor.name);
+    deployment.reason = format!("{CANCELLED_BY}{}", actor.name);
     deployment::update(tx, &mut deployment)?;
     if deployment.phase == Phase::Refused && deployment.kind == Kind::Deploy {
         let (id, why) = (&deployment.release, &deployment.reason);

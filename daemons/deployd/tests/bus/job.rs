@@ -1,6 +1,7 @@
 //! Jobs and the signals of what happened.
 
-use crate::support::{on_the_bus, shop};
+use crate::private::{NOBODY, is_root};
+use crate::support::{App, NAME, on_the_bus, shop};
 use std::collections::BTreeSet;
 
 #[tokio::test]
@@ -49,6 +50,30 @@ async fn a_deployment_begun_elsewhere_is_a_job_too() {
     }
     assert!(seen.contains("preparing"), "{seen:?}");
     signals.until("ReleaseServed").await;
+    case.end().await;
+}
+
+#[tokio::test]
+async fn a_deployment_that_does_not_serve_yet_can_be_cancelled() {
+    let case = on_the_bus().await;
+    let serving = case.deploy("healthy").await;
+    let mut signals = case.signals().await;
+    let job = case.queue("slow-build:600000").await;
+    if is_root() {
+        let cancel = ["sh.temps.Deploy1.Job.Cancel"];
+        let refused = case.bus.call_as(NOBODY, NAME, &job, &cancel).await;
+        let text = String::from_utf8(refused.stderr).unwrap();
+        assert!(text.contains("sh.temps.Error.Denied"), "{text}");
+    }
+    case.cancel(&job).await.unwrap();
+    let removed = signals.until("JobRemoved").await;
+    let (path, result, reason): (zbus::OwnedObjectPath, String, String) =
+        removed.body().deserialize().unwrap();
+    assert_eq!((path.as_str(), result.as_str()), (job.as_str(), "refused"));
+    assert!(reason.starts_with("cancelled by "), "{reason}");
+    assert_eq!(case.app::<String>(App::RELEASE).await, serving);
+    // Its object is gone with it.
+    assert!(case.cancel(&job).await.is_err());
     case.end().await;
 }
 

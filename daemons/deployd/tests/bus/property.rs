@@ -103,6 +103,14 @@ async fn an_instance_that_dies_unnoticed_is_shown_to_be_down() {
 }
 
 #[tokio::test]
+async fn an_app_that_requests_start_is_shown_to_rest() {
+    let case = on_the_bus().await;
+    case.deploy_resting().await;
+    case.until_app(App::STATE, "resting").await;
+    case.end().await;
+}
+
+#[tokio::test]
 async fn no_variable_is_ever_shown() {
     let case = on_the_bus().await;
     let variable = temps_ipc::types::EnvVar {

@@ -3,11 +3,13 @@
 use crate::engine::{Host, Running};
 use crate::private::{PrivateBus, SOON, owned};
 use futures::StreamExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 use temps_deployd::bus;
 use temps_deployd::engine::Engine;
+use temps_deployd::port::Runtimes;
 use temps_ipc::id::ReleaseId;
-use temps_ipc::types::Phase;
+use temps_ipc::types::{Phase, RuntimeKind};
 use temps_unit::bus::{Bus, Place};
 use temps_unit::idle::Idle;
 use temps_unit::task::Supervisor;
@@ -49,7 +51,10 @@ pub struct Case {
 pub async fn on_the_bus() -> Case {
     let bus = PrivateBus::start(&["sh.temps.Deploy1.conf"]);
     let host = Host::new();
-    let running = host.start();
+    let running = host.start_with(Runtimes::new(vec![
+        Arc::new(host.world.runtime(RuntimeKind::Docker)),
+        Arc::new(host.world.runtime(RuntimeKind::Systemd)),
+    ]));
     let supervisor = Supervisor::new(CancellationToken::new());
     let place = Place::At(bus.address());
     let present = bus::start(&running.engine, &Idle::never(), place, &supervisor);
@@ -90,6 +95,26 @@ impl Case {
         request.watch_ms = Some(1);
         let queued = self.engine().deploy(request, 0).await.unwrap();
         self.running.until(queued, Phase::Confirmed).await;
+    }
+
+    /// Deploys what requests start, and lets it rest.
+    pub async fn deploy_resting(&self) {
+        let mut request = self.running.request("healthy");
+        request.runtime = None;
+        request.socket_activated = Some(true);
+        request.watch_ms = Some(1);
+        let queued = self.engine().deploy(request, 0).await.unwrap();
+        let view = self.running.until(queued, Phase::Confirmed).await;
+        self.host.world.rest(&self.host.instance_of(&view.release));
+    }
+
+    /// Cancels what a job does.
+    pub async fn cancel(&self, job: &str) -> zbus::Result<()> {
+        let interface = Some("sh.temps.Deploy1.Job");
+        let cancel = self
+            .client
+            .call_method(Some(NAME), job, interface, "Cancel", &());
+        cancel.await.map(drop)
     }
 
     /// Everything that runs dies.
