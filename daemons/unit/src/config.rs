@@ -8,12 +8,13 @@
 //!
 //! Drop-ins come after all main files. Tables are merged key by key, everything else is replaced.
 //! Unknown keys are errors if the type says `deny_unknown_fields`, and every error names the file and
-//! line it comes from, also after merging: each file gets its own range of positions (`Sources`).
+//! line it comes from and the key it is about, also after merging: each file gets its own range of positions (`Sources`).
 //!
 //! [`parse`] is pure; [`load`] only finds the files. Secrets do not belong here: see [`crate::creds`].
 
 mod last_good;
 mod merge;
+mod words;
 
 pub use last_good::{Found, load_or_last_good};
 use merge::Sources;

@@ -4,6 +4,7 @@
 //! to follow one another, so positions are unique over all files; whatever the deserialiser complains
 //! about afterwards is found again in its file.
 
+use super::words::{Keys, reworded};
 use super::{ConfigError, Text};
 use serde::de::DeserializeOwned;
 use std::ops::Range;
@@ -37,21 +38,21 @@ impl<'t> Sources<'t> {
         let mut merged = DeTable::new();
         for (text, offset) in self.texts.iter().zip(&self.offsets) {
             let table = DeTable::parse(&text.text)
-                .map_err(|error| self.locate(&error, *offset))?
+                .map_err(|error| self.locate(&error, *offset, &Keys::default()))?
                 .into_inner();
             merge(&mut merged, shift_table(table, *offset));
         }
+        let keys = Keys::of(&merged);
         // An empty range for the whole: what is missing from it has no line.
         let whole = Spanned::new(usize::MAX..usize::MAX, merged);
-        T::deserialize(Deserializer::from(whole)).map_err(|error| self.locate(&error, 0))
+        T::deserialize(Deserializer::from(whole)).map_err(|error| self.locate(&error, 0, &keys))
     }
 
-    fn locate(&self, error: &toml::de::Error, offset: usize) -> ConfigError {
+    fn locate(&self, error: &toml::de::Error, offset: usize, keys: &Keys) -> ConfigError {
         let message = error.message().trim_end().replace('\n', ", ");
-        let found = error
-            .span()
-            .and_then(|span| self.find(span.start.saturating_add(offset)));
-        match found {
+        let position = error.span().map(|span| span.start.saturating_add(offset));
+        let message = reworded(position.and_then(|position| keys.at(position)), &message);
+        match position.and_then(|position| self.find(position)) {
             Some((file, line)) => ConfigError::Invalid {
                 file: file.to_owned(),
                 line,

@@ -65,18 +65,34 @@ fn tables_are_merged_and_everything_else_is_replaced() {
 fn every_error_names_file_and_line() {
     let good = text("good.toml", "name = 'x'\n\n[limits]\nmax-open = 1\n");
     for (bad, line, message) in [
-        ("# c\nnmae = 'y'\n", 2, "unknown field `nmae`"),
-        ("[limits]\n\nmax-bsuy = 1\n", 3, "unknown field `max-bsuy`"),
+        (
+            "# c\nnmae = 'y'\n",
+            2,
+            "unknown key `nmae`; there are `name`, ",
+        ),
+        (
+            "[limits]\n\nmax-bsuy = 1\n",
+            3,
+            "unknown key `max-bsuy`; there are `max-open`, ",
+        ),
         (
             "[limits]\nmax-open = 'many'\n",
             2,
-            "invalid type: string \"many\"",
+            "limits.max-open: a whole number is wanted, not \"many\"",
         ),
-        ("limits = 3\n", 1, "invalid type: integer `3`"),
+        ("limits = 3\n", 1, "limits: a table is wanted, not `3`"),
         ("name = 'a'\nname = 'b'\n", 2, "duplicate key"),
         ("name = \n", 1, "expected"),
-        ("[limits]\nmax-open = -1", 2, "invalid value: integer `-1`"),
-        ("hosts = [\n'a',\n 3]", 3, "invalid type: integer `3`"),
+        (
+            "[limits]\nmax-open = -1",
+            2,
+            "limits.max-open: a whole number from 0 to",
+        ),
+        (
+            "hosts = [\n'a',\n 3]",
+            3,
+            "hosts: a text in quotes is wanted, not `3`",
+        ),
     ] {
         let bad = text("bad.toml", bad);
         for texts in [
