@@ -112,7 +112,15 @@ fn option(argument: &Arg, text: &mut String) {
     if argument.is_positional() {
         head = value(argument);
     } else if argument.get_action().takes_values() {
-        head = format!("{head} {}", value(argument));
+        let may_be_left_out = argument
+            .get_num_args()
+            .is_some_and(|count| count.min_values() == 0);
+        head = match (argument.is_require_equals_set(), may_be_left_out) {
+            (true, true) => format!("{head}[={}]", value(argument)),
+            (true, false) => format!("{head}={}", value(argument)),
+            (false, true) => format!("{head} [{}]", value(argument)),
+            (false, false) => format!("{head} {}", value(argument)),
+        };
     }
     text.push_str(&format!(".It {}\n", escape(&head)));
     if let Some(help) = argument.get_long_help().or(argument.get_help()) {
@@ -236,6 +244,30 @@ mod tests {
             sentences(text),
             ["One e.g. this. `two`.", "Three, v1.2.", "Four"]
         );
+    }
+
+    #[test]
+    fn a_value_is_shown_as_it_has_to_be_written() {
+        let arg = || {
+            Arg::new("x")
+                .long("x")
+                .value_name("Y")
+                .action(ArgAction::Set)
+        };
+        for (argument, expected) in [
+            (arg(), "--x Y"),
+            (arg().require_equals(true), "--x=Y"),
+            (arg().num_args(0..=1).require_equals(true), "--x[=Y]"),
+            (arg().num_args(0..=1), "--x [Y]"),
+        ] {
+            let mut command = Command::new("c").arg(argument);
+            command.build();
+            let mut text = String::new();
+            let argument = command.get_arguments().find(|known| known.get_id() == "x");
+            option(argument.unwrap(), &mut text);
+            let expected = format!(".It {}\n", expected.replace('-', "\\-"));
+            assert_eq!(text, expected);
+        }
     }
 
     #[test]
