@@ -235,3 +235,31 @@ fn what_the_page_says_wrongly_would_be_found() {
     assert!(fits("duration", "\"1s\"") && !fits("duration", "1") && !fits("integer", "\"1\""));
     assert!(keys::<temps_proxy::config::Settings>("spool").contains("bytes"));
 }
+
+/// `systemctl stop` of the target alone returns while they still write.
+#[test]
+fn the_restoration_of_a_backup_waits_for_every_service() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("man/temps.7")).unwrap();
+    let page = page.replace("\\e\n", " ").replace("\\-", "-");
+    let stop = page
+        .lines()
+        .find(|line| line.starts_with("systemctl stop temps.target "))
+        .expect("it stops what has a name");
+    let stopped: Vec<&str> = stop.split_ascii_whitespace().collect();
+    let units = std::fs::read_dir(root.join("systemd/system")).unwrap();
+    let mut services = 0;
+    for unit in units.map(|unit| unit.unwrap().path()) {
+        let is_service = unit.extension().is_some_and(|kind| kind == "service");
+        let name = unit.file_name().unwrap().to_string_lossy().into_owned();
+        let is_part = || {
+            let text = std::fs::read_to_string(&unit).unwrap();
+            text.lines().any(|line| line == "PartOf=temps.target")
+        };
+        if is_service && is_part() {
+            services += 1;
+            assert!(stopped.contains(&name.as_str()), "{name}: {stop}");
+        }
+    }
+    assert_eq!(services, 4);
+}

@@ -1,5 +1,6 @@
 """Every unit is what it should be after an ordinary boot."""
 
+import gzip
 from pathlib import Path
 
 from installed import file, main_pid, run, say, show, state, wait, wait_for_state
@@ -74,6 +75,18 @@ def a_reload_with_a_wrong_configuration_is_seen_in_the_status():
         wait("it is told", lambda: "configuration is wrong" in show(proxy, "StatusText"))
     run("systemctl", "reload", proxy)
     wait("it is over", lambda: "configuration" not in show(proxy, "StatusText"))
+
+
+def the_stop_of_the_manual_waits_for_every_service():
+    page = gzip.decompress(Path("/usr/share/man/man7/temps.7.gz").read_bytes()).decode()
+    page = page.replace("\\e\n", " ").replace("\\-", "-")
+    recipe = next(line for line in page.splitlines() if line.startswith("systemctl stop temps.target temps-"))
+    run(*recipe.split())
+    services = ["temps-proxy", "temps-proxy-handover", "temps-deployd", "temps-reconcile"]
+    states = {unit: state(f"{unit}.service") for unit in services}
+    run("systemctl", "start", "temps.target")
+    assert set(states.values()) == {"inactive"}, states
+    every_unit_reaches_its_state()
 
 
 def a_stop_of_the_target_stops_everything_and_a_start_brings_it_back():
