@@ -176,6 +176,7 @@ impl Engine {
             .any(|deployment| deployment.phase != Phase::Live);
         let state = match &facts.app.release {
             _ if under_way => "deploying",
+            None if facts.never_served => "never-served",
             None => "empty",
             Some(_) if facts.serving.is_empty() => "down",
             Some(_) => how,
@@ -269,6 +270,7 @@ struct Facts {
     open: Vec<Deployment>,
     restarts: u32,
     socket_activated: bool,
+    never_served: bool,
 }
 
 impl Facts {
@@ -289,6 +291,7 @@ impl Facts {
                 Some(serving) => release::get(db, serving)?.socket_activated,
                 None => app.socket_activated,
             },
+            never_served: app.release.is_none() && release::never_served(db, &app.id)?,
             app,
         })
     }

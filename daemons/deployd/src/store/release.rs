@@ -151,20 +151,12 @@ pub fn last_confirmed(
     app: &AppId,
     bad: &ReleaseId,
 ) -> Result<Option<Release>, RowError> {
-    db.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM release
-         WHERE app = ?1 AND id <> ?2 AND status IN ('superseded', 'live')
-           AND served_at IS NOT NULL AND artifact IS NOT NULL
-           AND EXISTS(
-               SELECT 1 FROM deployment
-               WHERE deployment.release = release.id AND deployment.kind <> 'restart'
-                 AND deployment.phase = 'confirmed' AND deployment.reason = ''
-                 AND deployment.ended_at >= deployment.watch_until)
-         ORDER BY served_at DESC, id DESC LIMIT 1"
-    ))?
-    .query_row([app.as_str(), bad.as_str()], |row| Ok(read(row)))
-    .optional()?
-    .transpose()
+    let confirmed = "EXISTS(
+        SELECT 1 FROM deployment
+        WHERE deployment.release = release.id AND deployment.kind <> 'restart'
+          AND deployment.phase = 'confirmed' AND deployment.reason = ''
+          AND deployment.ended_at >= deployment.watch_until)";
+    served_last(db, app, bad, confirmed)
 }
 
 /// The release to go back to from `bad`: the one that served last without turning bad and can
@@ -174,15 +166,37 @@ pub fn last_good(
     app: &AppId,
     bad: &ReleaseId,
 ) -> Result<Option<Release>, RowError> {
+    served_last(db, app, bad, "true")
+}
+
+/// The release but `bad` that served last, did not turn bad, can still be started, and of which
+/// `condition` is true.
+fn served_last(
+    db: &Connection,
+    app: &AppId,
+    bad: &ReleaseId,
+    condition: &'static str,
+) -> Result<Option<Release>, RowError> {
     db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM release
          WHERE app = ?1 AND id <> ?2 AND status IN ('superseded', 'live')
-           AND served_at IS NOT NULL AND artifact IS NOT NULL
+           AND served_at IS NOT NULL AND artifact IS NOT NULL AND {condition}
          ORDER BY served_at DESC, id DESC LIMIT 1"
     ))?
     .query_row([app.as_str(), bad.as_str()], |row| Ok(read(row)))
     .optional()?
     .transpose()
+}
+
+/// Whether releases of the app were refused, and none has ever served.
+pub fn never_served(db: &Connection, app: &AppId) -> Result<bool, RowError> {
+    let (refused, served): (i64, i64) = db
+        .prepare_cached(
+            "SELECT count(*) FILTER (WHERE status = 'refused'), count(served_at)
+             FROM release WHERE app = ?1",
+        )?
+        .query_row([app.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(refused > 0 && served == 0)
 }
 
 /// Records what the release is made of. What an app keeps of earlier releases may not fit what this one

@@ -146,3 +146,33 @@ async fn the_password_of_a_repository_is_not_in_the_database() {
     assert_eq!(view.phase, Phase::Live, "{}", view.reason);
     assert_not_stored(&host, "geheim");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_app_whose_first_release_is_refused_is_one_that_never_served() {
+    let (host, running) = started();
+    let refused = running.deploy("crash").await;
+    assert_eq!(refused.phase, Phase::Refused);
+    let app = running.app().await.unwrap();
+    assert_eq!((app.release, app.state.as_str()), (None, "never-served"));
+    // Nothing of it is there but its logs, which the refusal refers to.
+    assert_eq!(host.present(), 0);
+    let kept = |directory: &str| {
+        let entries = fs::read_dir(host.directory.path().join(directory)).unwrap();
+        entries.count()
+    };
+    assert_eq!(
+        (kept("releases"), kept("material"), kept("logs")),
+        (0, 0, 1)
+    );
+    running.destroy().await;
+    assert_eq!(kept("logs"), 0);
+    assert_eq!(running.app().await.unwrap_err().code, Code::NotFound);
+    // One that is only known by its variables was never refused.
+    set(&running, vec![]).await;
+    assert_eq!(running.app().await.unwrap().state, "empty");
+    let served = running.deploy("healthy").await;
+    running.until(served, Phase::Confirmed).await;
+    running.deploy("crash").await;
+    assert_eq!(running.app().await.unwrap().state, "live");
+    host.well();
+}

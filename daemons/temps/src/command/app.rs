@@ -10,6 +10,9 @@ use temps_ipc::Fault;
 use temps_ipc::types::{AppName, AppView, DeploymentView, Timestamp};
 use temps_ipc::wire::client::Repeat;
 
+/// The state of an app of which every release was refused.
+const NEVER_SERVED: &str = "never-served";
+
 /// How long removing an app may take: its instances are given time to stop.
 const DESTROY: std::time::Duration = std::time::Duration::from_secs(180);
 
@@ -89,7 +92,12 @@ pub fn table(apps: &[AppView]) -> Table {
             app.release
                 .as_ref()
                 .map_or_else(String::new, ToString::to_string),
-            app.url.clone(),
+            if app.state == NEVER_SERVED {
+                // Nothing answers there.
+                String::new()
+            } else {
+                app.url.clone()
+            },
         ]);
     }
     table
@@ -115,7 +123,27 @@ async fn list(instance: &Instance, out: &Out) -> Done {
         out.note("there are no apps yet: `temps deploy APP --source DIR` makes one");
         return Ok(());
     }
-    table(&apps).print(out)
+    table(&apps).print(out)?;
+    if let Some(note) = never_served(&apps) {
+        out.note(note);
+    }
+    Ok(())
+}
+
+/// What there is to do about apps of which no release has ever served.
+fn never_served(apps: &[AppView]) -> Option<String> {
+    let mut names = apps
+        .iter()
+        .filter(|app| app.state == NEVER_SERVED)
+        .map(|app| app.name.as_str());
+    let first = names.next()?;
+    let others = match names.count() {
+        0 => String::new(),
+        count => format!(" (and {count} more)"),
+    };
+    Some(format!(
+        "no release of {first}{others} has ever served: `temps release list {first}` says why, `temps app destroy {first}` removes it"
+    ))
 }
 
 async fn show(instance: &Instance, app: AppName, out: &Out) -> Done {
@@ -281,6 +309,20 @@ mod tests {
         let json = serde_json::to_string(&Listed::from(&view())).unwrap();
         let expected = r#"{"app":"shop","url":"http://shop.localhost:8080","runtime":"process","release":null,"state":"empty","restarts":0,"restart_at":null}"#;
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn an_app_that_never_served_is_listed_as_that_without_a_url() {
+        let mut apps = [view(), view()];
+        assert_eq!(never_served(&apps), None);
+        apps[0].state = NEVER_SERVED.into();
+        let note = never_served(&apps).unwrap();
+        assert!(note.contains("temps app destroy shop"), "{note}");
+        let lines = table(&apps[..1]).lines();
+        assert!(!lines.iter().any(|line| line.contains("http")), "{lines:?}");
+        apps[1].state = NEVER_SERVED.into();
+        let note = never_served(&apps).unwrap();
+        assert!(note.contains("shop (and 1 more)"), "{note}");
     }
 
     #[test]
