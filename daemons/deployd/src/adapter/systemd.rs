@@ -367,6 +367,7 @@ impl Runtime for SystemdRuntime {
     async fn check(&self) -> Result<String, Fault> {
         let unreachable = |error| unreachable_manager(&error).fault().clone();
         let version = self.manager.version().await.map_err(unreachable)?;
+        firewall::check_network(&self.manager, &self.state).await?;
         let used = self.has_networks().await;
         if used.map_err(|error| error.fault().clone())? {
             firewall::check(&self.manager).await?;

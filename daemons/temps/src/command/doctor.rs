@@ -1,6 +1,7 @@
 //! `temps doctor`: what is wrong, and what to do about it. The daemons report on themselves; here is
 //! what can only be seen from outside.
 
+use super::app;
 use super::status::{ask_deployd, ask_proxy};
 use crate::instance::Instance;
 use crate::output::{Done, Out, Stop, Style};
@@ -9,12 +10,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 use temps_ipc::Fault;
-use temps_ipc::types::{Check, CheckLevel, Timestamp};
+use temps_ipc::types::{Check, CheckLevel, RuntimeKind, Timestamp};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// How long connecting to a port of this machine may take.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// The IPv4 routes of this machine.
+const ROUTES: &str = "/proc/net/route";
+
+/// In [`ROUTES`]: a route in use, and one that refuses (linux/route.h).
+const RTF_UP: u32 = 0x1;
+const RTF_REJECT: u32 = 0x200;
 
 /// 2026-01-01: no clock that is right shows an earlier time.
 const RELEASED: Timestamp = Timestamp(1_767_225_600_000);
@@ -75,10 +83,42 @@ async fn all(instance: &Instance) -> Vec<Check> {
             checks.push(version("temps-deployd", &status.build, ours));
             checks.push(private("state", &status.state_dir));
             checks.extend(status.checks);
+            checks.extend(outside(instance).await);
         }
         Err(fault) => checks.push(failed("temps-deployd", &fault)),
     }
     checks
+}
+
+/// What keeps apps from the outside that have networks of their own: those have IPv4 only. deployd cannot
+/// see it, since it has no network itself.
+async fn outside(instance: &Instance) -> Option<Check> {
+    let routes = std::fs::read_to_string(ROUTES).ok()?;
+    if has_default_route(&routes) {
+        return None;
+    }
+    let apps = app::all(instance).await.ok()?;
+    let mut runtimes = apps.iter().filter_map(|app| app.runtime);
+    runtimes.any(|kind| kind == RuntimeKind::Systemd).then(|| {
+        warning(
+            "network",
+            "this machine has no default route for IPv4: apps of the systemd runtime reach nothing outside",
+            "give it one; these apps have no IPv6",
+        )
+    })
+}
+
+/// Whether there is a way to everywhere among the lines of [`ROUTES`]: interface, destination, gateway, flags,
+/// three others, mask.
+fn has_default_route(routes: &str) -> bool {
+    routes.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "00000000", _, flags, _, _, _, "00000000", ..] = fields[..] else {
+            return false;
+        };
+        let flags = u32::from_str_radix(flags, 16).unwrap_or(0);
+        flags & RTF_UP != 0 && flags & RTF_REJECT == 0
+    })
 }
 
 fn clock(now: Timestamp) -> Check {
@@ -191,6 +231,19 @@ mod tests {
         assert_eq!(private("x", dir.path()).level, CheckLevel::Ok);
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o770)).unwrap();
         assert_eq!(private("x", dir.path()).level, CheckLevel::Failed);
+    }
+
+    #[test]
+    fn a_machine_without_a_way_to_everywhere_is_told_from_others() {
+        let head =
+            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n";
+        let near = "eth0\t0002000A\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n";
+        let default = "eth0\t00000000\t0202000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n";
+        let refusing = "*\t00000000\t00000000\t0201\t0\t0\t100\t00000000\t0\t0\t0\n";
+        assert!(has_default_route(&[head, near, default].concat()));
+        for routes in ["", head, &[head, near].concat(), &[head, refusing].concat()] {
+            assert!(!has_default_route(routes), "{routes}");
+        }
     }
 
     #[tokio::test]

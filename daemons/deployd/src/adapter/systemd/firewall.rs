@@ -1,7 +1,9 @@
-//! Whether the rules that keep apps apart are there. deployd has no right to look, so a unit does that has
-//! the one capability for it.
+//! Whether the network of the apps could be made, and the rules that keep them apart are there. deployd has
+//! no right to look for those, so a unit does that has the one capability for it.
 
 use super::manager::{JobResult, Manager, ManagerError, Properties};
+use super::{directory, name};
+use std::path::Path;
 use std::time::Duration;
 use temps_ipc::Fault;
 
@@ -12,6 +14,31 @@ const PROGRAM: &str = "/usr/libexec/temps/temps-netns";
 
 /// It calls one program, which asks the kernel one thing.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Says so if what all instances share could not be made, and there are any.
+///
+/// # Errors
+/// `Unavailable`. That it cannot be found out is no error.
+pub(super) async fn check_network(manager: &Manager, state: &Path) -> Result<(), Fault> {
+    let units = manager.list(name::SHARED).await.unwrap_or_default();
+    let failed = units.iter().any(|unit| unit.active == "failed");
+    let instances = directory::list(state).unwrap_or_default();
+    match broken(failed, instances.len()) {
+        Some(fault) => Err(fault),
+        None => Ok(()),
+    }
+}
+
+/// What is to be said of the network of so many instances, if its unit has `failed`.
+fn broken(failed: bool, instances: usize) -> Option<Fault> {
+    (failed && instances > 0).then(|| {
+        Fault::unavailable(format!(
+            "the network of the apps could not be made: {} has failed",
+            name::SHARED
+        ))
+        .hint("`journalctl -u temps-network` says why; `temps reconcile` tries again")
+    })
+}
 
 /// Says so if they are not there.
 ///
@@ -60,4 +87,17 @@ fn properties() -> Properties {
         ("PrivateDevices", true.into()),
         ("RestrictAddressFamilies", (true, families).into()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_could_not_be_made_is_told_while_there_are_instances() {
+        let told = broken(true, 1).unwrap();
+        assert!(told.hint.contains("temps-network"), "{told:?}");
+        assert_eq!(broken(true, 0), None);
+        assert_eq!(broken(false, 1), None);
+    }
 }
