@@ -4,7 +4,8 @@
 #
 # What is written goes to LAYER/upper, so that a next call goes on from there; LAYER/out is /srv/out
 # inside, TESTS is /srv/tests. Booted `alone` it has a network of its own, without an outside; with the
-# host's container `engine` it has the host's network, where containers have their addresses.
+# host's container `engine` it has the host's network, where containers have their addresses, and sets rules
+# there, which `run` in the same layer can take away (`temps-netns network down`).
 # To be called by `unshare --mount`: nothing that is mounted here is seen elsewhere, and all of it goes
 # when the last process ends.
 set -eu
@@ -28,8 +29,8 @@ run)
     ;;
 boot)
     case $1 in
-    alone | apps) network=--private-network ;;
-    engine) network=--bind=/run/docker.sock ;;
+    alone | apps) set -- --private-network ;;
+    engine) set -- --bind=/run/docker.sock --capability=CAP_NET_ADMIN ;;
     esac
     # On a host with the old hierarchies, systemd gets a view of the new one alone.
     umount -R /sys/fs/cgroup 2>/dev/null || true
@@ -43,7 +44,7 @@ boot)
     mkdir -p "$layer/private-cache" "$layer/private-state"
     chmod 0700 "$layer/private-cache" "$layer/private-state"
     exec systemd-nspawn --quiet --keep-unit --register=no --machine="temps-test-$$" \
-        --directory="$root" "$network" --link-journal=no --resolv-conf=off \
+        --directory="$root" "$@" --link-journal=no --resolv-conf=off \
         --bind="$layer/private-cache:/var/cache/private" --bind="$layer/private-state:/var/lib/private" \
         --bind-ro="$tests:/srv/tests" --bind="$layer/out:/srv/out" --boot
     ;;

@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import leftovers
 import order
 import root
 import stage
@@ -79,8 +80,8 @@ def run(suite: str, world: str, options: argparse.Namespace) -> list[dict]:
     boots = order.chosen(world, options.only)
     if not boots:
         return []
-    if world == "engine" and not _engine():
-        return [{"case": f"{suite} {world}", "skipped": "no container engine answers at /run/docker.sock"}]
+    if world == "engine" and (problem := leftovers.missing()):
+        return [{"case": f"{suite} {world}", "skipped": problem}]
     lower = root.cached(suite, TARGET / "boot")
     layer = Path(tempfile.mkdtemp(prefix=f"boot.{suite}.", dir=options.work))
     try:
@@ -99,6 +100,8 @@ def run(suite: str, world: str, options: argparse.Namespace) -> list[dict]:
             show(layer)
         return lines
     finally:
+        if world == "engine":
+            _clean_host(lower, layer)
         if options.keep:
             print(f"kept: {layer}")
         else:
@@ -117,10 +120,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _engine() -> bool:
-    """Whether a container engine listens where the units look for it."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex("/run/docker.sock") == 0
+def _clean_host(lower: Path, layer: Path) -> None:
+    """Takes away what scenarios that share the host's engine and network have left there, if they failed."""
+    for what in leftovers.remove():
+        print(f"left behind, and removed: {what}")
+    # The rules and the claim of addresses, by the program that makes them.
+    line = ["env", "STATE_DIRECTORY=/var/lib/temps/deployd", "/usr/libexec/temps/temps-netns", "network", "down"]
+    if (layer / "upper").is_dir() and enter(lower, layer, ["run", *line], INSTALL_LIMIT) != 0:
+        print(f"the rules may be left behind: {end(layer / 'console.log')}")
 
 
 def _prepare(layer: Path, world: str, boots: list[list[str]], options: argparse.Namespace) -> None:

@@ -4,15 +4,21 @@ there: its memory is held by the host's own control groups."""
 import contextlib
 import re
 import socket
+import time
 from pathlib import Path
 from urllib.parse import quote
 
-from installed import Skipped, get, say, show, temps
+from installed import Skipped, get, run, say, show, state, temps
+from leftovers import BRIDGE, LINK_LOCAL
+from network import HOST_PORT, Listener
 
 BAD, OTHER = "boot-hostile", "boot-neighbour"
 # Made by the host, which has a static busybox.
 SOURCE = Path("/srv/out/hostile")
 SECRET = "the-neighbours-own"
+NETWORK = "temps-network.service"
+# Where clouds hand out credentials: by link, of containers, of Alibaba, of Azure.
+METADATA = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16")
 # Mebibytes: an app's limit, as deployd has it unless told otherwise.
 LIMIT = 512
 
@@ -28,6 +34,7 @@ def it_runs_beside_another_container():
     assert SECRET in _try("cat /proc/self/environ", app=OTHER)[1]
     assert _try("echo kept > /kept && cat /kept", app=OTHER) == (0, "kept\n")
     assert _try(f"wget -q -O - http://{_address(BAD)}:8080/")[0] == 0
+    assert BRIDGE in run("ip", "link") and state(NETWORK) == "active"
 
 
 def it_reads_no_file_and_no_variable_of_the_platform_or_of_another():
@@ -50,6 +57,47 @@ def it_reaches_no_other_container():
     status, said = _try(f"nc -w 2 {_address(OTHER)} 8080 < /dev/null")
     assert status != 0, said
     say(said.strip() or f"status {status}")
+
+
+def it_reaches_no_cloud_that_tells_who_the_machine_is_and_is_told_so_at_once():
+    for address in METADATA:
+        _is_refused(address, 80)
+
+
+def nor_any_service_of_the_machine_once_nobody_has_flushed_the_rules():
+    run("ip", "address", "add", f"{LINK_LOCAL}/32", "dev", "lo")
+    try:
+        gateway = _try("ip route show default")[1].split()[2]
+        with Listener() as hits:
+            for address in (LINK_LOCAL, gateway):
+                _is_refused(address, HOST_PORT)
+            assert not hits, hits
+            # That the rules do it: without them both are reached, and the doctor tells.
+            run("nft", "delete", "table", "inet", "temps")
+            for address in (LINK_LOCAL, gateway):
+                assert _connect(address, HOST_PORT)[0] == 0, address
+            assert len(hits) == 2, hits
+            assert "nft list table inet temps" in temps("doctor", fails=True)
+            temps("reconcile")
+            for address in (LINK_LOCAL, gateway):
+                _is_refused(address, HOST_PORT)
+            assert len(hits) == 2, hits
+    finally:
+        run("ip", "address", "delete", f"{LINK_LOCAL}/32", "dev", "lo")
+
+
+def a_container_that_would_have_no_rules_is_not_started():
+    run("systemctl", "stop", NETWORK)
+    # Those that run keep theirs.
+    _is_refused(METADATA[0], 80)
+    run("systemctl", "mask", "--runtime", NETWORK)
+    try:
+        said = temps("deploy", OTHER, "--source", str(SOURCE), fails=True)
+        assert "rules that keep containers" in said, said
+    finally:
+        run("systemctl", "unmask", "--runtime", NETWORK)
+    temps("deploy", OTHER, "--source", str(SOURCE))
+    assert state(NETWORK) == "active"
 
 
 def it_forges_no_packets_and_opens_no_public_port():
@@ -84,6 +132,22 @@ def both_are_removed():
     for app in (BAD, OTHER):
         temps("app", "destroy", app, "--yes")
         assert _get(app, "/")[0] == 404
+    links = run("ip", "link")
+    assert BRIDGE not in links and state(NETWORK) == "inactive"
+    # While somebody else on the same engine has such a bridge, they hold for that.
+    assert "tpd-" in links or "inet temps" not in run("nft", "list", "tables")
+
+
+def _is_refused(address: str, port: int) -> None:
+    """It says so itself, and nobody has to wait."""
+    begun = time.monotonic()
+    status, said = _connect(address, port)
+    assert status != 0 and "refused" in said.lower(), (address, port, said)
+    assert time.monotonic() - begun < 2, (address, port)
+
+
+def _connect(address: str, port: int) -> tuple[int, str]:
+    return _try(f"nc -w 3 {address} {port} < /dev/null")
 
 
 def _try(command: str, app: str = BAD) -> tuple[int, str]:

@@ -5,6 +5,8 @@
 //!   and never touch each other's containers, networks and images;
 //! - it has a fixed address on the installation's own bridge network, on which containers cannot
 //!   talk to each other, and publishes no port: only this machine reaches it;
+//! - on an installed system it runs only while the rules are in force that keep that network from this
+//!   machine's services and from the addresses at which clouds hand out credentials ([`ContainerRules`]);
 //! - it has limits, no new privileges, and few capabilities ([`container`]);
 //! - the engine never restarts it: deployd decides what runs.
 //!
@@ -26,6 +28,7 @@ pub use engine::DockerSettings;
 pub use images::Images;
 
 use crate::adapter::procfs;
+use crate::adapter::systemd::ContainerRules;
 use crate::port::{Artifact, InstanceSpec, InstanceState, Runtime, RuntimeError};
 use async_trait::async_trait;
 use bollard::query_parameters::{
@@ -50,6 +53,7 @@ pub struct DockerRuntime {
     engine: Arc<Engine>,
     images: Arc<Images>,
     collectors: Arc<Collectors>,
+    rules: Option<Arc<ContainerRules>>,
 }
 
 impl DockerRuntime {
@@ -62,6 +66,16 @@ impl DockerRuntime {
             engine,
             images,
             collectors: Arc::default(),
+            rules: None,
+        }
+    }
+
+    /// Starts no container without these.
+    #[must_use]
+    pub fn with_rules(self, rules: ContainerRules) -> Self {
+        Self {
+            rules: Some(Arc::new(rules)),
+            ..self
         }
     }
 
@@ -120,6 +134,10 @@ impl DockerRuntime {
 
     async fn create(&self, spec: &InstanceSpec) -> Result<String, CallError> {
         let network = Network::ensure(&self.engine).await?;
+        // Once the bridge is there: while it is, whoever stops their unit does not remove them.
+        if let Some(rules) = &self.rules {
+            rules.need().await.map_err(CallError::Own)?;
+        }
         let body = container::body(&self.engine, &network, spec)?;
         let name = format!("temps-{}-{}", spec.app, spec.id);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
@@ -344,6 +362,9 @@ impl Runtime for DockerRuntime {
         // An engine that was never used has nothing of ours, and may not even be there.
         if self.list().await?.is_empty() {
             self.remove_network().await?;
+            if let Some(rules) = &self.rules {
+                rules.release().await.map_err(RuntimeError::Unavailable)?;
+            }
         }
         Ok(())
     }

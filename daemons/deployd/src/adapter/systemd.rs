@@ -30,14 +30,17 @@ mod name;
 mod netns;
 mod range;
 mod resolver;
+mod shared;
 mod state;
 mod stderr;
 mod unit;
 
 pub use job::{JobNetwork, JobNetworks};
 pub use launch::EXEC_APPLET;
+pub(crate) use name::BRIDGES;
 pub use netns::NETNS_APPLET;
 pub use range::Range;
+pub use shared::ContainerRules;
 pub use unit::Limits;
 
 use crate::adapter::procfs;
@@ -149,13 +152,11 @@ impl SystemdRuntime {
             .map_err(failed)
     }
 
-    /// Whether an instance or a build has a network.
-    async fn has_networks(&self) -> Result<bool, RuntimeError> {
-        let units = self.manager.list(name::NAMESPACES).await;
-        let units = units.map_err(|error| unreachable_manager(&error))?;
-        Ok(units
-            .iter()
-            .any(|unit| !matches!(unit.active.as_str(), "inactive" | "failed")))
+    /// Whether an instance, a build or a container needs what they share.
+    async fn is_shared_needed(&self) -> Result<bool, RuntimeError> {
+        shared::is_needed(&self.manager, &self.state)
+            .await
+            .map_err(|error| unreachable_manager(&error))
     }
 
     async fn current(&self, id: &InstanceId) -> Result<InstanceState, ManagerError> {
@@ -368,7 +369,7 @@ impl Runtime for SystemdRuntime {
         let unreachable = |error| unreachable_manager(&error).fault().clone();
         let version = self.manager.version().await.map_err(unreachable)?;
         firewall::check_network(&self.manager, &self.state).await?;
-        let used = self.has_networks().await;
+        let used = self.is_shared_needed().await;
         if used.map_err(|error| error.fault().clone())? {
             firewall::check(&self.manager).await?;
         }
@@ -492,7 +493,7 @@ impl Runtime for SystemdRuntime {
             .iter()
             .filter_map(|unit| name::instance(&unit.name))
             .collect();
-        if !found.is_empty() || self.has_networks().await? {
+        if !found.is_empty() || self.is_shared_needed().await? {
             // Somebody may have flushed all rules of the firewall, ours among them.
             let made = self
                 .manager
@@ -510,8 +511,8 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn release_shared(&self) -> Result<(), RuntimeError> {
-        // Builds need it as well; it then stays until the last app goes the next time.
-        if self.has_networks().await? {
+        // Builds and containers need it as well; it then stays until the last app goes the next time.
+        if self.is_shared_needed().await? {
             return Ok(());
         }
         match self.manager.stop(name::SHARED, NETWORK_LIMIT).await {

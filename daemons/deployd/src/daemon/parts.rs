@@ -7,7 +7,7 @@ use crate::adapter::docker::{DockerRuntime, DockerSettings, Images};
 use crate::adapter::process::ProcessRuntime;
 use crate::adapter::proxy::RealProxy;
 use crate::adapter::systemd::manager::Manager;
-use crate::adapter::systemd::{self, JobNetworks, SystemdRuntime, SystemdSettings};
+use crate::adapter::systemd::{self, ContainerRules, JobNetworks, SystemdRuntime, SystemdSettings};
 use crate::config::Settings;
 use crate::engine::Parts;
 use crate::engine::paths::Paths;
@@ -45,7 +45,11 @@ pub(super) fn parts(
         build_limit: settings.build_timeout,
         ..DockerSettings::default()
     };
-    let docker = DockerRuntime::new(docker, paths.state());
+    let has_systemd = !settings.standalone && SystemdRuntime::is_there();
+    let mut docker = DockerRuntime::new(docker, paths.state());
+    if has_systemd {
+        docker = docker.with_rules(ContainerRules::new(paths.state()));
+    }
     let images = docker.images();
     let mut runtimes: Vec<Arc<dyn Runtime>> = vec![Arc::new(docker)];
     if settings.standalone
@@ -58,7 +62,6 @@ pub(super) fn parts(
         }
         runtimes.push(Arc::new(processes));
     }
-    let has_systemd = !settings.standalone && SystemdRuntime::is_there();
     if has_systemd {
         runtimes.push(Arc::new(SystemdRuntime::new(
             systemd(settings),

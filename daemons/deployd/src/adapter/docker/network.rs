@@ -1,6 +1,10 @@
 //! The installation's own bridge network, and the addresses on it.
+//!
+//! Its bridge has a name that rules of the firewall know ([`BRIDGES`]). Networks of before that are
+//! called otherwise: what is started goes on the new one, and the old one goes when nothing is on it.
 
 use super::engine::{CallError, Engine};
+use crate::adapter::systemd::BRIDGES;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -34,6 +38,8 @@ impl Network {
         if let Some(found) = Self::find(engine).await? {
             return Ok(found);
         }
+        // It may be in use, or of somebody else.
+        let _ = remove(engine, &old_name(engine)).await;
         let mut last = String::new();
         for subnet in candidates(engine.installation()) {
             let request = request(engine, &subnet);
@@ -62,11 +68,8 @@ impl Network {
     }
 
     pub(super) async fn remove(engine: &Engine) -> Result<(), CallError> {
-        let docker = engine.docker().await?;
-        engine
-            .call(docker.remove_network(&name(engine)))
-            .await
-            .or_else(CallError::gone_is_fine)
+        remove(engine, &name(engine)).await?;
+        remove(engine, &old_name(engine)).await
     }
 
     async fn find(engine: &Engine) -> Result<Option<Self>, CallError> {
@@ -155,8 +158,31 @@ impl Network {
     }
 }
 
+async fn remove(engine: &Engine, name: &str) -> Result<(), CallError> {
+    let docker = engine.docker().await?;
+    engine
+        .call(docker.remove_network(name))
+        .await
+        .or_else(CallError::gone_is_fine)
+}
+
 fn name(engine: &Engine) -> String {
+    format!("temps-apps-{}", engine.installation())
+}
+
+/// What it was called when its bridge had a name that nobody knew.
+fn old_name(engine: &Engine) -> String {
     format!("temps-{}", engine.installation())
+}
+
+/// The name of the bridge; of interfaces it is at most 15 bytes long.
+fn bridge(engine: &Engine) -> String {
+    let digits = engine.installation().chars().take(10);
+    BRIDGES
+        .trim_end_matches('*')
+        .chars()
+        .chain(digits)
+        .collect()
 }
 
 fn request(engine: &Engine, subnet: &str) -> NetworkCreateRequest {
@@ -176,6 +202,7 @@ fn request(engine: &Engine, subnet: &str) -> NetworkCreateRequest {
                 "com.docker.network.bridge.enable_icc".to_owned(),
                 "false".to_owned(),
             ),
+            ("com.docker.network.bridge.name".to_owned(), bridge(engine)),
         ])),
         labels: Some(engine.labels()),
         ..Default::default()
@@ -205,7 +232,9 @@ fn parse(subnet: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::engine::DockerSettings;
     use super::*;
+    use std::path::Path;
 
     fn network(subnet: &str) -> Network {
         let (first, prefix) = parse(subnet).unwrap();
@@ -216,6 +245,20 @@ mod tests {
             gateway: Some(Ipv4Addr::from(first + 1)),
             in_use: HashSet::new(),
         }
+    }
+
+    #[test]
+    fn the_bridge_is_one_that_the_rules_know_and_differs_between_installations() {
+        let bridge_of = |state: &str| {
+            let engine = Engine::new(DockerSettings::default(), Path::new(state));
+            let request = request(&engine, "10.192.0.0/20");
+            let options = request.options.unwrap();
+            assert_eq!(options["com.docker.network.bridge.enable_icc"], "false");
+            options["com.docker.network.bridge.name"].clone()
+        };
+        let name = bridge_of("/var/lib/temps/deployd");
+        assert!(name.starts_with("tpd-") && name.len() <= 15, "{name}");
+        assert_ne!(name, bridge_of("/home/ada/.local/state/temps/deployd"));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | unit of what all of them share | `temps-network.service` |
 //! | network namespace | `/run/netns/temps-INSTANCE`, `/run/netns/temps-job-ID` |
 //! | its interface on the host | `tps` and the last three bytes of the address in hexadecimal |
+//! | bridge of an installation's containers | `tpd-` and ten digits of the installation's name |
 //! | user of an app | `temps-` and 16 hexadecimal digits of a digest of its name |
 //! | data of an app | `/var/lib/temps-apps/APP` |
 
@@ -25,6 +26,9 @@ pub(super) const PATTERN: &str = "temps-app-*.service";
 
 /// Every interface on the host that leads to an instance, for firewall rules.
 pub(super) const INTERFACES: &str = "tps*";
+
+/// Every bridge that containers of an installation are on, for firewall rules.
+pub(crate) const BRIDGES: &str = "tpd-*";
 
 /// What the unit of every network namespace is called.
 pub(super) const NAMESPACES: &str = "temps-netns@*.service";

@@ -1,4 +1,4 @@
-//! The firewall rules of instances, as nft(8) reads them.
+//! The firewall rules of instances and of containers, as nft(8) reads them.
 //!
 //! | from | to | |
 //! |---|---|---|
@@ -11,11 +11,16 @@
 //! | an instance | metadata services of clouds ([`NOWHERE`]), multicast, IPv6 | rejected |
 //! | an instance | elsewhere | allowed, with the host's address |
 //! | elsewhere | an instance | dropped, unless it is an answer |
+//! | a container of ours ([`BRIDGES`]) | the host, ports of the proxy, and port 53 | allowed: the engine may serve names there |
+//! | a container | the host, anything else but answers | rejected |
+//! | a container | the servers for names, port 53 | allowed, wherever they are |
+//! | a container | metadata services of clouds ([`NOWHERE`], [`NOWHERE_V6`]), multicast | rejected |
+//! | a container | other containers, elsewhere | as the engine has it |
 //!
-//! What an instance may not do is rejected, not dropped, so that it fails at once instead of hanging.
+//! What one may not do is rejected, not dropped, so that it fails at once instead of hanging.
 //! The rules name no instance: they hold from before the first one is there.
 
-use super::super::name::INTERFACES;
+use super::super::name::{BRIDGES, INTERFACES};
 use super::super::range::Range;
 use std::net::Ipv4Addr;
 
@@ -27,15 +32,32 @@ pub(super) const TABLE: &str = "inet temps";
 /// theirs elsewhere; and groups of machines.
 pub(super) const NOWHERE: &str = "169.254.0.0/16, 100.100.100.200, 168.63.129.16, 224.0.0.0/4";
 
+/// The same by IPv6, which containers have if the engine gives it to them: of Amazon and of Google; of
+/// others it is the address of a link.
+pub(super) const NOWHERE_V6: &str = "fd00:ec2::254, fd20:ce::254, fe80::/10, ff00::/8";
+
+/// The servers for names.
+#[derive(Debug, Default)]
+pub(super) struct Resolvers {
+    /// Those that instances ask.
+    pub(super) apps: Vec<Ipv4Addr>,
+    /// Those of the host, which the engine asks for its containers.
+    pub(super) host: Vec<Ipv4Addr>,
+}
+
 /// Replaces the table at once: there is no moment without rules. `uplinks` are the interfaces of the
 /// default routes, which may themselves be bridges.
 pub(super) fn table(
     range: Range,
     ports: &[u16],
     uplinks: &[String],
-    resolvers: &[Ipv4Addr],
+    servers: &Resolvers,
 ) -> String {
-    let resolvers = names(resolvers);
+    let resolvers = names(&servers.apps);
+    let mut all = [&servers.apps[..], &servers.host].concat();
+    all.sort_unstable();
+    all.dedup();
+    let of_containers = names(&all);
     let ports = list(ports.iter().map(u16::to_string));
     let uplinks = if uplinks.is_empty() {
         String::new()
@@ -49,6 +71,7 @@ delete table {TABLE}
 table {TABLE} {{
     chain input {{
         type filter hook input priority filter - 10; policy accept;
+        iifname "{BRIDGES}" goto containers_input
         iifname != "{INTERFACES}" accept
         meta nfproto ipv6 drop
         ip saddr != {range} drop
@@ -59,6 +82,7 @@ table {TABLE} {{
     }}
     chain forward {{
         type filter hook forward priority filter - 10; policy accept;
+        iifname "{BRIDGES}" jump containers
         iifname != "{INTERFACES}" jump inward
         iifname "{INTERFACES}" jump outward
     }}
@@ -77,9 +101,21 @@ table {TABLE} {{
         meta oifkind {{ "bridge", "veth" }} jump refused
         accept
     }}
+    chain containers {{{of_containers}
+        ip daddr {{ {NOWHERE} }} jump refused
+        ip6 daddr {{ {NOWHERE_V6} }} jump refused
+    }}
+    chain containers_input {{
+        icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
+        jump containers
+        ct state established,related accept
+        fib daddr type local tcp dport {ports} accept
+        fib daddr type local meta l4proto {{ tcp, udp }} th dport 53 accept
+        jump refused
+    }}
     chain refused {{
         meta l4proto tcp reject with tcp reset
-        reject with icmp admin-prohibited
+        reject with icmpx admin-prohibited
     }}
     chain postrouting {{
         type nat hook postrouting priority srcnat; policy accept;
@@ -143,12 +179,7 @@ mod tests {
     #[test]
     fn the_table_is_replaced_at_once_and_names_the_range() {
         let range = "10.231.16.0/20".parse().unwrap();
-        let text = table(
-            range,
-            &[80, 443],
-            &["br0".to_owned()],
-            &[Ipv4Addr::new(192, 0, 2, 53)],
-        );
+        let text = table(range, &[80, 443], &["br0".to_owned()], &resolvers());
         // Adding it first makes the deletion succeed where it is not there yet.
         assert!(text.starts_with("table inet temps\ndelete table inet temps\n"));
         assert!(text.contains("tcp dport { 80, 443 } accept"));
@@ -160,7 +191,48 @@ mod tests {
         assert!(to_the_host.contains(names));
         // Clouds have their server for names beside that for credentials, or at the same address.
         assert!(to_others.find(names) < to_others.find("169.254.0.0/16"));
-        assert!(!table(range, &[80], &[], &[]).contains("{  }"));
+        assert!(!table(range, &[80], &[], &Resolvers::default()).contains("{  }"));
+    }
+
+    #[test]
+    fn containers_reach_names_and_the_proxy_and_no_metadata_whichever_way_it_goes() {
+        let range = "10.231.16.0/20".parse().unwrap();
+        let text = table(range, &[80, 443], &[], &resolvers());
+        let chain = |name: &str| {
+            let (_, rest) = text.split_once(&format!("chain {name} {{")).expect(name);
+            let (rules, _) = rest.split_once("\n    }").unwrap();
+            rules.lines().map(str::trim).collect::<Vec<_>>()
+        };
+        let at = |rules: &[&str], rule: &str| {
+            let found = rules.iter().position(|found| *found == rule);
+            found.unwrap_or_else(|| panic!("{rule}: {rules:?}"))
+        };
+        let both = chain("containers");
+        let names =
+            "ip daddr { 169.254.169.254, 192.0.2.53 } meta l4proto { tcp, udp } th dport 53 accept";
+        assert!(at(&both, names) < at(&both, &format!("ip daddr {{ {NOWHERE} }} jump refused")));
+        at(&both, &format!("ip6 daddr {{ {NOWHERE_V6} }} jump refused"));
+        let input = chain("containers_input");
+        let proxy = "fib daddr type local tcp dport { 80, 443 } accept";
+        // Somebody else may serve that address on this very machine.
+        assert!(at(&input, "jump containers") < at(&input, proxy));
+        assert_eq!(input.last(), Some(&"jump refused"));
+        for (hook, rule) in [
+            ("input", "iifname \"tpd-*\" goto containers_input"),
+            ("forward", "iifname \"tpd-*\" jump containers"),
+        ] {
+            assert_eq!(at(&chain(hook), rule), 2, "{hook}");
+        }
+    }
+
+    fn resolvers() -> Resolvers {
+        Resolvers {
+            apps: vec![Ipv4Addr::new(192, 0, 2, 53)],
+            host: vec![
+                Ipv4Addr::new(192, 0, 2, 53),
+                Ipv4Addr::new(169, 254, 169, 254),
+            ],
+        }
     }
 
     #[test]
