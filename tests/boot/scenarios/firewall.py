@@ -120,6 +120,22 @@ def what_cannot_be_mended_is_told_and_not_what_was_refused():
         assert f"{app}: started again" in said and _serves(app), said
 
 
+def stopped_before_them_the_network_goes_with_the_last_one():
+    # As when the package is removed: nobody starts apps again.
+    deployd = (DEPLOYD, "temps-deployd.socket", "temps-deployd-upload.socket")
+    run("systemctl", "stop", *deployd)
+    run("systemctl", "stop", NETWORK)
+    assert _is_set()
+    for unit in app_units():
+        run("systemctl", "stop", unit)
+    wait("no link is left", lambda: "tps" not in run("ip", "link"))
+    wait("nor the rules", lambda: not _is_set())
+    assert "unreachable" not in run("ip", "route")
+    run("systemctl", "start", *deployd[1:])
+    temps("reconcile")
+    assert _is_set() and all(_serves(app) for app in (APP, OTHER))
+
+
 def they_leave_nothing():
     for app in (APP, OTHER):
         temps("app", "destroy", app, "--yes")

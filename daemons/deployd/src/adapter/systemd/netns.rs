@@ -7,7 +7,7 @@
 //! | `network down` | the same | takes them away, unless somebody has a link |
 //! | `network check` | `temps-network-check.service` | fails if the rules are not there |
 //! | `up ID` | `temps-netns@ID.service` | namespace, rules in it, link, address, routes |
-//! | `down ID` | the same | takes them away |
+//! | `down ID` | the same | takes them away, and what is shared if that was to go before |
 //!
 //! `ID` is an instance, or a job of a build (`job-…`), which gets an address here.
 //!
@@ -28,7 +28,6 @@ use super::range::{self, Range};
 use super::resolver;
 use crate::config::Settings;
 use host::Routes;
-use rules::Resolvers;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -121,7 +120,14 @@ fn carry_out(args: &[&str]) -> Result<(), NetnsError> {
         ["network", "down"] => network_down(&state()?),
         ["network", "check"] => network_check(),
         ["up", id] => up(&state()?, &id.parse()?),
-        ["down", id] => down(&id.parse()?),
+        ["down", id] => {
+            down(&id.parse()?)?;
+            // It was to go before, as when the package is removed, and stayed for this one.
+            if !has_links() && !is_shared_part_wanted() {
+                network_down(&state()?)?;
+            }
+            Ok(())
+        }
         _ => Err(NetnsError::Usage),
     }
 }
@@ -203,10 +209,7 @@ fn network_up(state: &Path) -> Result<(), NetnsError> {
     unclaim();
     let claim = range.to_string();
     tool::ip(&["route", "add", "unreachable", &claim, "proto", PROTOCOL])?;
-    let resolvers = Resolvers {
-        apps: resolver::servers(&settings.apps_resolvers),
-        host: resolver::servers(&[]),
-    };
+    let resolvers = resolver::servers(&settings.apps_resolvers);
     let ports = ports(&settings);
     tool::nft_apply(&rules::table(range, &ports, &routes.uplinks(), &resolvers))?;
     foreign::admit(range)?;
@@ -256,20 +259,25 @@ fn network_down(state: &Path) -> Result<(), NetnsError> {
     Ok(())
 }
 
+/// Whether what all share is there, is being made, or is being taken away by its own unit; also if
+/// nobody says.
+fn is_shared_part_wanted() -> bool {
+    let state = tool::systemctl(&["show", "--value", "--property=ActiveState", name::SHARED]);
+    !state.is_ok_and(|state| matches!(state.trim(), "inactive" | "failed"))
+}
+
 /// Removes the claim, if there is one: having none is a failure to some versions of ip.
 fn unclaim() {
     let _ = tool::ip(&["route", "flush", "type", "unreachable", "proto", PROTOCOL]);
 }
 
-/// Whether there is a link to an instance or a job, or a bridge of containers.
+/// Whether there is a link to an instance or a job.
 fn has_links() -> bool {
-    let ours = [name::INTERFACES, name::BRIDGES].map(|pattern| pattern.trim_end_matches('*'));
+    let prefix = name::INTERFACES.trim_end_matches('*');
     fs::read_dir(LINKS).is_ok_and(|found| {
-        found.flatten().any(|link| {
-            let link = link.file_name();
-            let link = link.to_string_lossy();
-            ours.iter().any(|prefix| link.starts_with(prefix))
-        })
+        found
+            .flatten()
+            .any(|link| link.file_name().to_string_lossy().starts_with(prefix))
     })
 }
 

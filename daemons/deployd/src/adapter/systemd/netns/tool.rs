@@ -48,6 +48,11 @@ pub(super) fn nft(args: &[&str]) -> Result<String, ToolError> {
     run("nft", args, "")
 }
 
+/// Asks the service manager.
+pub(super) fn systemctl(args: &[&str]) -> Result<String, ToolError> {
+    run("systemctl", args, "")
+}
+
 /// Tells iptables-legacy.
 pub(super) fn iptables_legacy(args: &[&str]) -> Result<String, ToolError> {
     run("iptables-legacy", args, "")
@@ -63,7 +68,7 @@ fn run(tool: &'static str, args: &[&str], input: &str) -> Result<String, ToolErr
     let package = match tool {
         "ip" => "iproute2",
         "nft" => "nftables",
-        "busctl" => "systemd",
+        "busctl" | "systemctl" => "systemd",
         "nsenter" => "util-linux",
         _ => "iptables",
     };
