@@ -28,6 +28,7 @@ use super::range::{self, Range};
 use super::resolver;
 use crate::config::Settings;
 use host::Routes;
+use rules::Resolvers;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -209,7 +210,10 @@ fn network_up(state: &Path) -> Result<(), NetnsError> {
     unclaim();
     let claim = range.to_string();
     tool::ip(&["route", "add", "unreachable", &claim, "proto", PROTOCOL])?;
-    let resolvers = resolver::servers(&settings.apps_resolvers);
+    let resolvers = Resolvers {
+        apps: resolver::servers(&settings.apps_resolvers),
+        host: resolver::servers(&[]),
+    };
     let ports = ports(&settings);
     tool::nft_apply(&rules::table(range, &ports, &routes.uplinks(), &resolvers))?;
     foreign::admit(range)?;
@@ -271,13 +275,15 @@ fn unclaim() {
     let _ = tool::ip(&["route", "flush", "type", "unreachable", "proto", PROTOCOL]);
 }
 
-/// Whether there is a link to an instance or a job.
+/// Whether there is a link to an instance or a job, or a bridge of containers.
 fn has_links() -> bool {
-    let prefix = name::INTERFACES.trim_end_matches('*');
+    let ours = [name::INTERFACES, name::BRIDGES].map(|pattern| pattern.trim_end_matches('*'));
     fs::read_dir(LINKS).is_ok_and(|found| {
-        found
-            .flatten()
-            .any(|link| link.file_name().to_string_lossy().starts_with(prefix))
+        found.flatten().any(|link| {
+            let link = link.file_name();
+            let link = link.to_string_lossy();
+            ours.iter().any(|prefix| link.starts_with(prefix))
+        })
     })
 }
 
