@@ -367,8 +367,8 @@ impl Runtime for SystemdRuntime {
 
     async fn check(&self) -> Result<String, Fault> {
         let unreachable = |error| unreachable_manager(&error).fault().clone();
-        let version = self.manager.version().await.map_err(unreachable)?;
         firewall::check_network(&self.manager, &self.state).await?;
+        let version = self.manager.version().await.map_err(unreachable)?;
         let used = self.is_shared_needed().await;
         if used.map_err(|error| error.fault().clone())? {
             firewall::check(&self.manager).await?;
