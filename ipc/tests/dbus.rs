@@ -79,7 +79,13 @@ fn polkit_knows_every_action_that_is_asked_for_and_no_other() {
         .into_iter()
         .map(str::to_owned)
         .collect();
-    let sources = read("daemons/deployd/src/bus/manager.rs") + &read("daemons/proxy/src/bus.rs");
+    let sources = [
+        "daemons/deployd/src/bus/manager.rs",
+        "daemons/deployd/src/bus/job.rs",
+        "daemons/proxy/src/bus.rs",
+    ]
+    .map(read)
+    .concat();
     let asked: BTreeSet<String> = ["\"sh.temps.deploy.", "\"sh.temps.proxy."]
         .iter()
         .flat_map(|prefix| {
