@@ -103,9 +103,9 @@ Version References:
         let headers = said(
             Command::new("objdump")
                 .arg("--private-headers")
-                .arg(std::env::current_exe().unwrap()),
+                .arg(std::env::current_exe().expect("a program knows its file")),
         )
-        .unwrap();
+        .expect("objdump reads it");
         assert!(headers.contains("NEEDED") && headers.contains("GLIBC_2."));
         let problems = problems(&headers);
         assert!(

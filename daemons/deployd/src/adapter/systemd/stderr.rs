@@ -1,3 +1,7 @@
+#![allow(
+    unsafe_code,
+    reason = "a descriptor that the manager passes is known by its number alone"
+)]
 //! A stream of its own for an instance's standard error, so that the journal tells it from standard
 //! output; the manager makes one for both.
 //!
@@ -13,7 +17,6 @@
 //! What holds: the stream says which unit it is, which the journal believes root alone, so also the
 //! last line of a process that has ended is the unit's; without the stream, all output is standard
 //! output; of the sockets that were passed to the app, none changes its number.
-#![allow(unsafe_code)] // A descriptor that is passed by its number.
 
 use super::journal::STDERR_PRIORITY;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
