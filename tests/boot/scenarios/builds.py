@@ -36,6 +36,7 @@ for path in ["/var/lib/temps/deployd/releases", "/var/cache/private/temps-builds
     try:
         if os.listdir(path): say(path)
     except OSError as error: print("no", path, error.strerror)
+if (apps := os.listdir("/var/cache/temps-builds")) != ["hostile"]: say(apps)
 for path in ["/usr/planted", "/etc/planted", "/planted", "/run/planted-elsewhere/x", "/sys/fs/cgroup/planted"]:
     try: open(path, "w"); say(path)
     except OSError as error: print("no", path, error.strerror)
@@ -191,16 +192,79 @@ def a_killed_deployd_takes_its_build_along_and_the_next_one_builds_again():
 
 def a_build_that_takes_too_long_or_never_stops_talking_is_ended():
     with file("/etc/temps/deployd.toml.d/60-short.toml", 'build-timeout = "3s"\n'):
-        run("systemctl", "restart", DEPLOYD)
+        _restart()
         _source("endless", {"Procfile": f"build: sleep 3004 & yes\n{WEB}"})
         said = temps("deploy", "endless", "--source", "/srv/sources/endless", fails=True)
-    run("systemctl", "restart", DEPLOYD)
+    _restart()
     assert "took more than 3 s" in said and "build-timeout" in said, said[-2000:]
     assert not _processes("sleep 3004") and not _processes("yes")
     size = sum(path.stat().st_size for path in STATE.glob("logs/*/build.log*"))
     say(f"{size >> 20} MiB of build logs")
     assert size < 40 << 20
     _nothing_is_left()
+
+
+def a_build_that_is_stopped_from_outside_is_told_so():
+    _source("stopped", {"Procfile": f"build: sleep 3006\n{WEB}"})
+    line = ["temps", "deploy", "stopped", "--source", "/srv/sources/stopped"]
+    deploying = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait("it builds", lambda: _processes("sleep 3006"))
+    run("systemctl", "stop", "temps-builds.slice")
+    said = deploying.communicate(timeout=30)[0].decode()
+    assert deploying.returncode != 0, said
+    assert "the build was stopped from outside" in said and "deploy again" in said, said
+    assert not _processes("sleep 3006")
+    _nothing_is_left()
+
+
+def one_that_ends_with_a_deployd_that_is_stopped_is_built_by_the_next():
+    marker = "echo built > index.html; test -e $HOME/again || { touch $HOME/again; sleep 3007; }"
+    _source("resumed", {"Procfile": f"build: {marker}\n{WEB}"})
+    deploying = _deploy("resumed")
+    wait("it builds", lambda: _processes("sleep 3007"))
+    run("systemctl", "stop", DEPLOYD)
+    assert not _processes("sleep 3007")
+    run("systemctl", "start", DEPLOYD)
+    wait("it was built again", lambda: get("resumed.localhost") == (200, "built\n"), 60)
+    deploying.kill()
+    deploying.wait()
+    _nothing_is_left()
+
+
+def what_a_build_hides_in_its_home_counts_too():
+    hiding = "mkdir $HOME/x; fallocate -l 2200M $HOME/x/big; chmod 000 $HOME/x; echo hidden > index.html"
+    _source("hiding", {"Procfile": f"build: {hiding}\n{WEB}"})
+    temps("deploy", "hiding", "--source", "/srv/sources/hiding")
+    assert get("hiding.localhost") == (200, "hidden\n")
+    _nothing_is_left()
+    assert not list((CACHE / "hiding/home").iterdir())
+    assert "cannot read directory" not in temps("logs", "hiding", "--build")
+
+
+def what_builds_of_a_removed_app_kept_goes_with_the_next_reconciliation():
+    _source("removed", {"Procfile": f"build: touch $HOME/kept; echo x > index.html\n{WEB}"})
+    temps("deploy", "removed", "--source", "/srv/sources/removed")
+    kept = CACHE / "removed/home/kept"
+    assert kept.exists()
+    with _without_root():
+        temps("app", "destroy", "removed", "--yes")
+        assert kept.exists()
+        said = temps("deploy", "removed", "--source", "/srv/sources/removed", fails=True)
+        assert "systemd-tmpfiles --create temps.conf" in said, said
+        temps("app", "destroy", "removed", "--yes")
+    assert "removed what builds of this removed app had kept" in temps("reconcile")
+    assert not kept.exists()
+    assert "removed" not in temps("reconcile")
+
+
+def a_build_that_takes_all_files_of_the_disk_is_ended():
+    with _small_disk("nr_inodes=4k"):
+        many = "mkdir many; cd many; seq 1 3980 | xargs touch; sleep 3008"
+        _source("many", {"Procfile": f"build: {many}\n{WEB}"})
+        said = temps("deploy", "many", "--source", "/srv/sources/many", fails=True)
+        assert "more files can be made on the file system of /var/cache" in said, said
+        assert not _processes("sleep 3008")
+        _nothing_is_left()
 
 
 def a_build_that_fills_the_disk_is_ended_before_others_suffer():
@@ -271,15 +335,36 @@ def _building(app: str, build: str):
 
 
 @contextlib.contextmanager
-def _small_disk():
-    """A disk of their own for builds, which is soon full."""
-    run("mount", "-t", "tmpfs", "-o", "size=400m,mode=755", "tmpfs", "/var/cache")
+def _without_root():
+    """Nothing that jobs could have as their root: none can be run."""
+    root = Path("/run/temps/job-root")
+    root.rename("/run/temps/elsewhere")
     try:
-        run("systemctl", "restart", DEPLOYD)
+        yield
+    finally:
+        # As temps-deployd has it done when it starts.
+        _restart()
+        assert root.is_dir()
+        shutil.rmtree("/run/temps/elsewhere")
+
+
+@contextlib.contextmanager
+def _small_disk(*more: str):
+    """A disk of their own for builds, which is soon full."""
+    options = ",".join(["size=400m", "mode=755", *more])
+    run("mount", "-t", "tmpfs", "-o", options, "tmpfs", "/var/cache")
+    try:
+        _restart()
         yield
     finally:
         run("umount", "--lazy", "/var/cache")
-        run("systemctl", "restart", DEPLOYD)
+        _restart()
+
+
+def _restart() -> None:
+    # This is done more often here than anybody does it.
+    run("systemctl", "reset-failed", DEPLOYD)
+    run("systemctl", "restart", DEPLOYD)
 
 
 def _jobs(kind: str = "") -> list[str]:

@@ -41,7 +41,9 @@ const SYSTEM: [&str; 4] = [
 const RECURSIVE: u64 = 0x4000;
 
 /// What a job has in its place: an empty directory of memory.
-const REPLACED: [(&str, &str); 2] = [
+const REPLACED: [(&str, &str); 3] = [
+    // The names of all apps that have been built: its own directories are mounted in it.
+    ("/var/cache", "ro,mode=0755,size=1M"),
     // The names of all units of the machine; its own comes back, since compilers read their limits there.
     ("/sys/fs/cgroup", "ro,mode=0755,size=1M"),
     // Everybody's on the machine.
