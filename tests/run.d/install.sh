@@ -29,6 +29,7 @@ NEEDED=(
     systemd-analyze:systemd:units
     debootstrap:debootstrap:boot
     systemd-nspawn:systemd-container:boot
+    ip:iproute2:boot
     dpkg-shlibdeps:dpkg-dev:package
     lintian:lintian:package
     rpmbuild:rpm:package
