@@ -90,6 +90,8 @@ def one_that_crashes_again_and_again_is_replaced_and_said_why():
         if get(HOST, "/crash")[0] == 200 or _service(fails=False) != before:
             break
     wait("another one serves", lambda: _service(fails=False) not in ("", before) and get(HOST)[0] == 200, 60)
+    # It is counted once the replacement serves.
+    wait("it is told", lambda: temps_json("app", "show", APP)["restarts"] > 0)
     assert temps_json("app", "show", APP)["restarts"] == 1
     wait("one pair is left", lambda: len(_units()) == 2)
 
