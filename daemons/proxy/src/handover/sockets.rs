@@ -20,7 +20,7 @@ use std::io::{self, IoSlice, IoSliceMut, Write as _};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 use temps_unit::authz::Peer;
 use temps_unit::listen::{ListenError, Listeners};
@@ -31,6 +31,11 @@ const PASSED: Duration = Duration::from_secs(5);
 
 /// How long the service manager may take to say which units listen.
 const ASKED: Duration = Duration::from_secs(2);
+
+/// The pause before it is asked again, and how often: who asks is signalled within a few milliseconds of
+/// us, and where no service manager is, none will answer.
+const AGAIN: Duration = Duration::from_millis(20);
+const TRIES: u32 = 5;
 
 /// Two families for each of two schemes.
 const MOST: usize = HTTP.len() + HTTPS.len();
@@ -77,18 +82,10 @@ impl Sockets {
     /// does not say, nothing is left out.
     pub async fn still_wanted(mut self) -> Self {
         let units: Vec<String> = self.0.iter().map(|(name, _)| unit_of(name)).collect();
-        let asked = tokio::task::spawn_blocking(move || {
-            Command::new("systemctl")
-                .args(["show", "--property=LoadState,ActiveState", "--"])
-                .args(units)
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .output()
-        });
-        let Ok(Ok(Ok(said))) = tokio::time::timeout(ASKED, asked).await else {
+        let Ok(Some(said)) = tokio::time::timeout(ASKED, properties(&units)).await else {
+            tracing::warn!("the service manager does not say which public sockets are wanted");
             return self;
         };
-        let said = String::from_utf8_lossy(&said.stdout);
         let mut stopped = said.split("\n\n").map(is_stopped);
         self.0.retain(|_| !stopped.next().unwrap_or(false));
         self
@@ -113,6 +110,27 @@ impl Sockets {
         }
         Ok(())
     }
+}
+
+/// What the service manager says of the units, one paragraph each. It is asked again if it does not
+/// answer: the signal that stops us goes to the whole control group, and ends who asks now and then.
+async fn properties(units: &[String]) -> Option<String> {
+    for _ in 0..TRIES {
+        let asked = tokio::process::Command::new("systemctl")
+            .args(["show", "--property=LoadState,ActiveState", "--"])
+            .args(units)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        match asked.await {
+            Ok(said) if said.status.success() => {
+                return Some(String::from_utf8_lossy(&said.stdout).into_owned());
+            }
+            _ => tokio::time::sleep(AGAIN).await,
+        }
+    }
+    None
 }
 
 /// The unit that has the socket.
