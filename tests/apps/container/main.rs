@@ -4,6 +4,10 @@
 //! One thread per connection. A request counts as in flight from its first byte to the flush of
 //! its answer; SIGTERM waits for those and for nothing else.
 
+mod request;
+mod websocket;
+
+use request::{Request, read_request};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Mutex, OnceLock};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
+use websocket::websocket;
 
 const HEAD_LIMIT: u64 = 64 << 10;
 /// What a test may send or ask for; a mistyped number must not fill the machine.
@@ -188,15 +193,6 @@ impl App {
             json(path)
         )
     }
-}
-
-struct Request {
-    method: String,
-    path: String,
-    query: HashMap<String, String>,
-    headers: HashMap<String, String>,
-    keep_alive: bool,
-    body: Vec<u8>,
 }
 
 /// Counts one request in flight for as long as it lives.
@@ -378,182 +374,6 @@ impl Answer<'_> {
     }
 }
 
-fn bad(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-fn read_request(reader: &mut BufReader<TcpStream>, stream: &mut TcpStream) -> io::Result<Request> {
-    let mut head = reader.by_ref().take(HEAD_LIMIT);
-    let mut line = String::new();
-    head.read_line(&mut line)?;
-    let mut words = line.split_whitespace();
-    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next())
-    else {
-        return Err(bad("request line"));
-    };
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let query = query.split('&').filter_map(|pair| pair.split_once('='));
-    let mut request = Request {
-        method: method.to_owned(),
-        path: path.to_owned(),
-        query: query
-            .map(|(name, value)| (unescape(name), unescape(value)))
-            .collect(),
-        headers: HashMap::new(),
-        keep_alive: version == "HTTP/1.1",
-        body: Vec::new(),
-    };
-    loop {
-        let mut line = String::new();
-        if head.read_line(&mut line)? == 0 {
-            return Err(bad("head ends early or is too long"));
-        }
-        let Some((name, value)) = line.trim_end().split_once(':') else {
-            break;
-        };
-        request
-            .headers
-            .insert(name.to_ascii_lowercase(), value.trim().to_owned());
-    }
-    if let Some(wish) = request.headers.get("connection") {
-        request.keep_alive &= !wish.eq_ignore_ascii_case("close");
-    }
-    if request
-        .headers
-        .get("expect")
-        .is_some_and(|wish| wish.eq_ignore_ascii_case("100-continue"))
-    {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-    }
-    request.body = read_body(reader, &request.headers)?;
-    Ok(request)
-}
-
-fn read_body(
-    reader: &mut BufReader<TcpStream>,
-    headers: &HashMap<String, String>,
-) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    if !headers
-        .get("transfer-encoding")
-        .is_some_and(|coding| coding.contains("chunked"))
-    {
-        let length: u64 = headers
-            .get("content-length")
-            .map_or(Ok(0), |text| text.parse())
-            .map_err(io::Error::other)?;
-        if length > BODY_LIMIT {
-            return Err(bad("body too large"));
-        }
-        body.resize(length as usize, 0);
-        reader.read_exact(&mut body)?;
-        return Ok(body);
-    }
-    loop {
-        let mut line = String::new();
-        reader.by_ref().take(1024).read_line(&mut line)?;
-        let digits = line.split(';').next().unwrap_or_default().trim();
-        let size = u64::from_str_radix(digits, 16).map_err(io::Error::other)?;
-        if body.len() as u64 + size > BODY_LIMIT {
-            return Err(bad("body too large"));
-        }
-        let start = body.len();
-        body.resize(start + size as usize, 0);
-        reader.read_exact(&mut body[start..])?;
-        // The line end after a chunk, or the trailers after the last one.
-        loop {
-            line.clear();
-            reader.by_ref().take(HEAD_LIMIT).read_line(&mut line)?;
-            if size > 0 || line.trim().is_empty() {
-                break;
-            }
-        }
-        if size == 0 {
-            return Ok(body);
-        }
-    }
-}
-
-/// Echoes text and binary frames as they come, until either side closes.
-fn websocket(
-    app: &App,
-    request: &Request,
-    mut reader: BufReader<TcpStream>,
-    mut stream: TcpStream,
-    in_flight: InFlight,
-) -> io::Result<()> {
-    let key = &request.headers["sec-websocket-key"];
-    let accept = base64(&sha1(
-        format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes(),
-    ));
-    let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\nX-Release: {}\r\nX-Version: {}\r\n\r\n",
-        app.release, app.version
-    );
-    stream.write_all(head.as_bytes())?;
-    let id = NEXT_WEBSOCKET.fetch_add(1, Ordering::SeqCst);
-    websockets()
-        .get_or_insert_default()
-        .insert(id, stream.try_clone()?);
-    // Not a request in flight any more: a stop closes it with 1001 instead of waiting.
-    drop(in_flight);
-    let ended = frames(&mut reader, &mut stream);
-    websockets().get_or_insert_default().remove(&id);
-    ended
-}
-
-fn frames(reader: &mut BufReader<TcpStream>, stream: &mut TcpStream) -> io::Result<()> {
-    loop {
-        let mut head = [0; 2];
-        reader.read_exact(&mut head)?;
-        let mut extended = [0; 8];
-        let size = match head[1] & 0x7F {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        reader.read_exact(&mut extended[8 - size..])?;
-        let length = if size == 0 {
-            u64::from(head[1] & 0x7F)
-        } else {
-            u64::from_be_bytes(extended)
-        };
-        if head[1] & 0x80 == 0 || length > FRAME_LIMIT {
-            return stream.write_all(&[0x88, 2, 0x03, 0xEA]); // 1002, protocol error
-        }
-        let mut mask = [0; 4];
-        reader.read_exact(&mut mask)?;
-        let mut data = vec![0; length as usize];
-        reader.read_exact(&mut data)?;
-        data.iter_mut()
-            .enumerate()
-            .for_each(|(i, byte)| *byte ^= mask[i % 4]);
-        let first = match head[0] & 0x0F {
-            0x9 => 0x8A,
-            0xA => continue,
-            _ => head[0],
-        };
-        let mut frame = vec![first];
-        match data.len() {
-            n @ 0..126 => frame.push(n as u8),
-            n @ 126..65536 => {
-                frame.push(126);
-                frame.extend((n as u16).to_be_bytes());
-            }
-            n => {
-                frame.push(127);
-                frame.extend((n as u64).to_be_bytes());
-            }
-        }
-        frame.extend(data);
-        stream.write_all(&frame)?;
-        if first & 0x0F == 0x8 {
-            return Ok(());
-        }
-    }
-}
-
 fn json(text: &str) -> String {
     let mut out = String::from("\"");
     for character in text.chars() {
@@ -588,72 +408,6 @@ fn unescape(text: &str) -> String {
         at += 1;
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// FIPS 180-4, only for the handshake of RFC 6455.
-fn sha1(message: &[u8]) -> [u8; 20] {
-    let mut padded = message.to_vec();
-    padded.push(0x80);
-    while padded.len() % 64 != 56 {
-        padded.push(0);
-    }
-    padded.extend((message.len() as u64 * 8).to_be_bytes());
-    let mut state: [u32; 5] = [
-        0x6745_2301,
-        0xEFCD_AB89,
-        0x98BA_DCFE,
-        0x1032_5476,
-        0xC3D2_E1F0,
-    ];
-    for block in padded.as_chunks::<64>().0 {
-        let mut words = [0_u32; 80];
-        for (word, bytes) in words.iter_mut().zip(block.as_chunks::<4>().0) {
-            *word = u32::from_be_bytes(*bytes);
-        }
-        for i in 16..80 {
-            words[i] = (words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16]).rotate_left(1);
-        }
-        let [mut a, mut b, mut c, mut d, mut e] = state;
-        for (i, word) in words.iter().enumerate() {
-            let (mixed, constant) = match i {
-                0..20 => ((b & c) | (!b & d), 0x5A82_7999),
-                20..40 => (b ^ c ^ d, 0x6ED9_EBA1),
-                40..60 => ((b & c) | (b & d) | (c & d), 0x8F1B_BCDC),
-                _ => (b ^ c ^ d, 0xCA62_C1D6_u32),
-            };
-            let next = a
-                .rotate_left(5)
-                .wrapping_add(mixed)
-                .wrapping_add(e)
-                .wrapping_add(constant)
-                .wrapping_add(*word);
-            (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
-        }
-        for (sum, value) in state.iter_mut().zip([a, b, c, d, e]) {
-            *sum = sum.wrapping_add(value);
-        }
-    }
-    let mut digest = [0; 20];
-    for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
-        *bytes = word.to_be_bytes();
-    }
-    digest
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for part in bytes.chunks(3) {
-        let group = part
-            .iter()
-            .fold(0_u32, |group, byte| group << 8 | u32::from(*byte))
-            << (8 * (3 - part.len()));
-        for i in 0..4 {
-            let letter = ALPHABET[(group >> (18 - 6 * i)) as usize & 63];
-            out.push(if i <= part.len() { letter as char } else { '=' });
-        }
-    }
-    out
 }
 
 /// The few calls of the C library that std links but does not offer.
