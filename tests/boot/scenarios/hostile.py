@@ -5,29 +5,16 @@ import json
 import os
 import re
 import socket
-import subprocess
 import threading
 from pathlib import Path
 from urllib.parse import urlencode
 
 from installed import file, get, journal, main_pid, run, say, show, temps, wait
-from samples import app_units, make
+from network import HOST_PORT, OUR_END, OUTSIDE, Listener, address_of, gateway_of, outside, own_addresses, unit_of
+from samples import make
 
 BAD = "hostile"
 OTHER = "neighbour"
-# A listener of the host that is none of ours.
-HOST_PORT = 9922
-# Another machine, and the host as it sees it.
-OUTSIDE, OUR_END = "198.51.100.2", "198.51.100.1"
-_SERVE = """
-import socket
-server = socket.create_server(("{host}", 80))
-print("listening")
-while True:
-    connection, address = server.accept()
-    print(address[0])
-    connection.close()
-"""
 _CONNECT = """
 import socket
 try:
@@ -71,13 +58,13 @@ def it_runs_beside_another_app():
 def both_its_outputs_are_kept_and_told_apart():
     texts = ("tries what it is asked to", "a line on standard error")
     wait("both are in the log", lambda: all(text in temps("logs", BAD) for text in texts))
-    found = {entry["MESSAGE"]: entry["PRIORITY"] for entry in journal(f"_SYSTEMD_UNIT={_unit(BAD)}")}
+    found = {entry["MESSAGE"]: entry["PRIORITY"] for entry in journal(f"_SYSTEMD_UNIT={unit_of(BAD)}")}
     assert [found[text] for text in texts] == ["6", "5"], found
 
 
 def its_error_output_is_its_own_also_when_who_printed_it_or_the_journal_has_ended():
     def count() -> int:
-        entries = journal(f"_SYSTEMD_UNIT={_unit(BAD)}", "PRIORITY=5", f"TEMPS_APP={BAD}")
+        entries = journal(f"_SYSTEMD_UNIT={unit_of(BAD)}", "PRIORITY=5", f"TEMPS_APP={BAD}")
         return sum(entry["MESSAGE"].startswith("last words") for entry in entries)
 
     _ask("loud", command="for n in $(seq 30); do /bin/echo last words $n >&2; done")
@@ -88,7 +75,7 @@ def its_error_output_is_its_own_also_when_who_printed_it_or_the_journal_has_ende
 
 
 def it_got_one_stream_for_errors_and_no_way_to_make_another():
-    pid = main_pid(_unit(BAD))
+    pid = main_pid(unit_of(BAD))
     opened = {number: os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
     assert opened["1"] != opened["2"], opened
     assert list(opened.values()).count(opened["2"]) == 1, opened
@@ -106,8 +93,8 @@ def it_reads_no_file_of_the_platform_or_of_another_app():
         str(Path("~root/.bashrc").expanduser()),
         f"/var/lib/temps-apps/{OTHER}/kept",
         f"/var/lib/private/temps-apps/{OTHER}/kept",
-        f"/run/credentials/{_unit(OTHER)}/app",
-        f"/proc/{main_pid(_unit(OTHER))}/environ",
+        f"/run/credentials/{unit_of(OTHER)}/app",
+        f"/proc/{main_pid(unit_of(OTHER))}/environ",
         "/proc/1/environ",
         "/run/systemd/private",
     ]
@@ -182,8 +169,8 @@ def it_reads_its_own_limits():
 
 def it_sees_no_process_but_its_own():
     pids = [name for name in _ask("list", path="/proc")["came"] if name.isdigit()]
-    assert str(main_pid(_unit(BAD))) in pids and "1" not in pids, pids
-    assert str(main_pid(_unit(OTHER))) not in pids
+    assert str(main_pid(unit_of(BAD))) in pids and "1" not in pids, pids
+    assert str(main_pid(unit_of(OTHER))) not in pids
 
 
 def it_writes_nowhere_but_to_its_own_data():
@@ -208,11 +195,11 @@ def it_reaches_no_control_socket():
 
 
 def it_reaches_the_proxy_and_nothing_else_of_the_host():
-    gateway = _gateway()
+    gateway = gateway_of(BAD)
     assert _ask("connect", host=gateway, port=80) == {"came": None}
     assert _ask("run", command="echo $TEMPS_URL")["came"]["output"] == f"http://{gateway}\n"
-    with _listener() as hits:
-        for address in (gateway, *_own_addresses(), "127.0.0.1"):
+    with Listener() as hits:
+        for address in (gateway, *own_addresses(), "127.0.0.1"):
             why = _refused("connect", host=address, port=HOST_PORT)
             # At once: nothing hangs.
             assert "refused" in why.lower(), (address, why)
@@ -220,7 +207,7 @@ def it_reaches_the_proxy_and_nothing_else_of_the_host():
 
 
 def it_reaches_no_other_app_and_no_metadata():
-    for host, port in ((_address(OTHER), 8080), ("169.254.169.254", 80), ("fd00:ec2::254", 80)):
+    for host, port in ((address_of(OTHER), 8080), ("169.254.169.254", 80), ("fd00:ec2::254", 80)):
         say(f"{host}: {_refused('connect', host=host, port=port)}")
 
 
@@ -228,7 +215,7 @@ def it_forges_no_packets_and_opens_no_public_port():
     _refused("raw")
     _refused("bind", port=80)
     assert _ask("bind", port=8099) == {"came": None}
-    for address in ("127.0.0.1", *_own_addresses()):
+    for address in ("127.0.0.1", *own_addresses()):
         try:
             socket.create_connection((address, 8099), timeout=2).close()
             raise AssertionError(f"{address}:8099 is open")
@@ -238,12 +225,12 @@ def it_forges_no_packets_and_opens_no_public_port():
 
 def names_are_refused_at_once_where_there_is_no_resolver():
     assert _ask("resolve", name="localhost")["came"] in ("127.0.0.1", "::1")
-    assert _ask("resolve", name=BAD)["came"] == _address(BAD)
+    assert _ask("resolve", name=BAD)["came"] == address_of(BAD)
     say(_refused("resolve", name="example.org"))
 
 
 def it_reaches_the_outside_through_the_host_also_where_another_firewall_forwards_nothing():
-    with _outside() as seen:
+    with outside() as seen:
         assert _ask("connect", host=OUTSIDE, port=80) == {"came": None}
         # As Docker has it: what nobody let through is dropped, and its own chain asks ours first.
         run("nft", "add table ip filter")
@@ -260,7 +247,7 @@ def it_reaches_the_outside_through_the_host_also_where_another_firewall_forwards
         # The host's address, not its own.
         assert seen() == {OUR_END}, seen()
         # And nothing outside reaches it.
-        said = run("nsenter", "--net=/run/netns/outside", "python3", "-c", _CONNECT.format(host=_address(BAD)))
+        said = run("nsenter", "--net=/run/netns/outside", "python3", "-c", _CONNECT.format(host=address_of(BAD)))
         assert "open" not in said, said
 
 
@@ -273,7 +260,7 @@ def it_gets_no_privilege():
 
 
 def it_starts_no_more_processes_than_its_limit():
-    unit = _unit(BAD)
+    unit = unit_of(BAD)
     assert show(unit, "TasksMax") == "512" and show(unit, "MemoryMax") == str(512 << 20)
     controllers = open("/sys/fs/cgroup/cgroup.controllers").read().split()
     if "pids" in controllers:
@@ -294,7 +281,7 @@ def ordinary_runtimes_run():
 
 def its_flood_of_lines_leaves_the_journal_to_others():
     _ask("loud", command="seq -f 'flood %g' 100000")
-    kept = sum(entry["MESSAGE"].startswith("flood ") for entry in journal(f"_SYSTEMD_UNIT={_unit(BAD)}"))
+    kept = sum(entry["MESSAGE"].startswith("flood ") for entry in journal(f"_SYSTEMD_UNIT={unit_of(BAD)}"))
     # The journal multiplies the limit while it has much room.
     assert 1000 < kept <= 6 * 2000, kept
     say(f"{kept} lines of 100000 were kept")
@@ -322,78 +309,3 @@ def _held(said: str) -> None:
     """What the probe says where there is no terminal, and memory and control groups are its own."""
     assert said == "no terminal\n[]\n[]\n", said
     assert not _SHARED.with_name("planted").exists()
-
-
-def _unit(app: str) -> str:
-    found = [unit for unit in app_units() if show(unit, "Description") == f"Temps: app {app}"]
-    assert len(found) == 1, (app, found)
-    return found[0]
-
-
-def _address(app: str) -> str:
-    namespace = show(_unit(app), "NetworkNamespacePath")
-    said = run("nsenter", f"--net={namespace}", "ip", "-4", "address", "show", "eth0")
-    return re.search(r"inet ([0-9.]+)", said)[1]
-
-
-def _gateway() -> str:
-    namespace = show(_unit(BAD), "NetworkNamespacePath")
-    said = run("nsenter", f"--net={namespace}", "ip", "route", "show", "default")
-    return re.search(r"via ([0-9.]+)", said)[1]
-
-
-@contextlib.contextmanager
-def _outside():
-    """Another machine behind a link of this one, with a service; yields what tells who has called it."""
-    for line in (
-        "netns add outside",
-        "link add uplink type veth peer name eth0 netns outside",
-        f"address add {OUR_END}/24 dev uplink",
-        "link set uplink up",
-        "-n outside link set lo up",
-        f"-n outside address add {OUTSIDE}/24 dev eth0",
-        "-n outside link set eth0 up",
-        f"-n outside route add default via {OUR_END}",
-        f"route add default via {OUTSIDE}",
-    ):
-        run("ip", *line.split())
-    # The way to the outside is a virtual link here, which only that may be.
-    run("systemctl", "reload", "temps-network.service")
-    log = Path("/var/tmp/outside.log")
-    with open(log, "w") as output:
-        line = ["nsenter", "--net=/run/netns/outside", "python3", "-u", "-c", _SERVE.format(host=OUTSIDE)]
-        server = subprocess.Popen(line, stdout=output, stderr=output)
-    try:
-        wait("the outside is there", lambda: "listening" in log.read_text())
-        yield lambda: set(log.read_text().split()) - {"listening"}
-    finally:
-        server.kill()
-        server.wait()
-        run("ip", "route", "delete", "default", "via", OUTSIDE)
-        run("ip", "netns", "delete", "outside")
-
-
-def _own_addresses() -> list[str]:
-    return re.findall(r"inet ([0-9.]+)", run("ip", "-4", "address", "show", "scope", "global"))
-
-
-class _listener:
-    """A service of the host on all its addresses; what it yields grows with every visitor."""
-
-    def __enter__(self):
-        self.server = socket.create_server(("0.0.0.0", HOST_PORT))
-        self.hits: list = []
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self.hits
-
-    def __exit__(self, *_):
-        self.server.close()
-
-    def _serve(self):
-        while True:
-            try:
-                connection, address = self.server.accept()
-            except OSError:
-                return
-            self.hits.append(address)
-            connection.close()
